@@ -14,7 +14,7 @@ check:  ## Format, lint, types, words
 	$(PYTHON) -m pytest -q tests/project/test_words.py
 
 test:  ## The whole suite, on all cores, at most four
-	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist worksteal
+	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist loadfile
 
 docs:  ## Pages drawn from data
 	$(PYTHON) -m benchmarks.history

@@ -8,8 +8,8 @@
     print(babyllm.generate(model, tokenizer, "今天"))
 
 Names are imported on first use, so that `import babyllm` is light. No module has the name of a function listed here:
-importing such a module would replace the function. Errors of these functions name arguments and dotted keys, as written
-in Python, not flags.
+importing such a module would replace the function. `dedup` is a module that can be called. Errors of these functions
+name arguments and dotted keys, as written in Python, not flags.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _HOME = {
     "add_lora": "babyllm.model.adapt.lora",
     "clean": "babyllm.text.clean.stage",
     "compare_tokenizers": "babyllm.prepare.compression",
-    "dedup": "babyllm.text.dedup.stage",
+    "dedup": "babyllm.dedup",
     "evaluate": "babyllm.evaluate",
     "evaluate_model": "babyllm.notebook",
     "export_model": "babyllm.notebook",

@@ -26,6 +26,8 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Folders of long files, which begin first so that no process is left with one at the end.
+LONG = ("parallel", "machines", "faults", "training", "alignment", "runtime", "interop", "studies", "corpus")
 VOCAB_SIZE = 400
 CHINESE = "今天气很好我们去公园看书这本小说有意思他说明年再来北京大学的生活"
 ENGLISH = ["the", "model", "reads", "one", "token", "after", "another", "and", "learns", "what", "comes", "next"]
@@ -35,6 +37,18 @@ def _text(rng: random.Random) -> str:
     if rng.random() < 0.5:
         return "".join(rng.choices(CHINESE, k=rng.randint(3, 60))) + "。"
     return " ".join(rng.choices(ENGLISH, k=rng.randint(2, 20))) + rng.choice([".", "!\n", " 😀"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are handed out in their order here; xdist would begin with those that have many tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files by their folder: long ones first."""
+    tests = Path(__file__).parent
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(tests).parts[0], len(place)))
 
 
 @pytest.fixture(autouse=True)

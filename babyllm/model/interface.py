@@ -7,11 +7,12 @@ Legend: B batch, T time, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from babyllm.model.config import ModelConfig
@@ -68,3 +69,16 @@ def gathering(block: nn.Module) -> Gathering | None:
 def set_gathering(block: nn.Module, context: Gathering | None) -> None:
     """Set what `gathering` returns."""
     setattr(block, _GATHERING, context)
+
+
+def sorted_weights(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model in the order of their names, each with its name; those of a block while it has them."""
+    blocks = {f"{name}.": part for name, part in model.named_modules() if any(part is block for block in model.layers)}
+
+    def block_of(name: str) -> str | None:
+        return next((prefix for prefix in blocks if name.startswith(prefix)), None)
+
+    for prefix, names in groupby(sorted(model.state_dict()), block_of):
+        with ((prefix and gathering(blocks[prefix])) or nullcontext)():
+            tensors = model.state_dict()
+            yield from ((name, tensors[name]) for name in names)

@@ -63,25 +63,22 @@ class MuonAdamW(torch.optim.AdamW):
         for parameter in parameters:
             division = parameter.placements if is_divided(parameter) else None
             kinds.setdefault((parameter.shape, division), []).append(parameter)
-        momenta = {parameter: self._momentum(parameter) for parameter in parameters}
         found: dict[Tensor, Tensor] = {}
         if is_divided(parameters[0]):
             for (shape, _), alike in kinds.items():
-                mine = [momenta[parameter] for parameter in alike]
+                mine = [self._momentum(parameter) for parameter in alike]
                 found.update(zip(alike, by_owners(alike[0], mine, partial(_direction, shape)), strict=True))
             return found
         rank, n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         for (shape, _), alike in kinds.items():
-            mine = alike[rank::n_ranks]
-            if mine:
-                of_mine = _direction(shape, torch.stack([momenta[parameter] for parameter in mine]))
+            momenta = [self._momentum(parameter) for parameter in alike][rank::n_ranks]
+            if mine := alike[rank::n_ranks]:
+                stacked = torch.stack(momenta)
+                momenta.clear()
+                of_mine = _direction(shape, stacked)
                 found.update(zip(mine, of_mine.to(mine[0].dtype).unbind(), strict=True))
-        if n_ranks > 1:
-            together = torch.cat([found.get(p, torch.zeros_like(p)).flatten() for p in parameters])
-            dist.all_reduce(together)  # zeros but from the matrix's own rank, so the sum is exact
-            parts = torch.split(together, [parameter.numel() for parameter in parameters])
-            found = {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
-        return found
+                del stacked, of_mine
+        return _exchanged(found, parameters) if n_ranks > 1 else found
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         """This rank's part of the gradient with momentum as Nesterov adds it."""
@@ -96,9 +93,20 @@ class MuonAdamW(torch.optim.AdamW):
         return nesterov
 
 
+def _exchanged(found: dict[Tensor, Tensor], parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """The updates of all parameters, each of which one rank has found."""
+    together = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
+    parts = torch.split(together, [parameter.numel() for parameter in parameters])
+    views = {parameter: part.view_as(parameter) for parameter, part in zip(parameters, parts, strict=True)}
+    for parameter in list(found):
+        views[parameter].copy_(found.pop(parameter))
+    dist.all_reduce(together)  # zeros but from the matrix's own rank, so the sum is exact
+    return views
+
+
 def _direction(shape: torch.Size, matrices: Tensor) -> Tensor:
     """The updates of matrices (N, R, C) of a shape, before the learning rate."""
-    return orthogonalised(matrices) * float(SIZE * max(shape) ** 0.5)
+    return orthogonalised(matrices).mul_(float(SIZE * max(shape) ** 0.5))
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -111,6 +119,12 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         x = x.mT
     x = torch.as_tensor(x / (torch.linalg.matrix_norm(x, keepdim=True) * MARGIN + _EPS))
     for a, b, c in POLYNOMIALS:
-        gram = x @ x.mT
-        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+        _iterate(x, a, b, c)
     return x.mT if is_tall else x
+
+
+def _iterate(x: Tensor, a: float, b: float, c: float) -> None:
+    """Replace X (N, R, C) by a X + b (X X') X + c (X X')^2 X; beside X it holds one tensor of its size."""
+    gram = x @ x.mT
+    product = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+    x.mul_(a).add_(product)

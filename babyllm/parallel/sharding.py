@@ -78,7 +78,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             divided.set_gradient_divide_factor(1.0)
     if any(parameter.is_meta for parameter in model.parameters()):
         device = torch.device("cpu") if config.offload == "all" else runtime.device
-        model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
+        apply: Callable[[Callable[[Tensor], Tensor]], object] = model._apply
+        apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     if not is_cuda:
         return_freed_memory()
     return model

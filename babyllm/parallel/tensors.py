@@ -67,8 +67,8 @@ def _gathered_rows(tensors: Sequence[DTensor], device: torch.device) -> Iterator
         flat += [mine, mine.new_zeros(sizes[-1] - len(mine))]
     sent = torch.cat(flat).to(device)
     received = sent.new_empty(n, len(sent))
-    dist.all_gather_into_tensor(received.view(-1), sent, group)
-    for tensor, part in zip(tensors, received.split(sizes, dim=1), strict=True):
+    dist.all_gather(list(received.unbind()), sent, group)
+    for tensor, part in zip(tensors, torch.split(received, sizes, dim=1), strict=True):
         yield part.reshape(-1)[: tensor.numel() * tensor.itemsize].view(tensor.dtype).view(tensor.shape)
 
 

@@ -2,6 +2,7 @@
 
     Job(model, seq_len, micro_batch, ...)        one training job: shape, batch, optimizer, adapter, ranks, device
     training_memory(job) -> bytes by part        at the peak of a step
+    offloaded_memory(job) -> bytes by part       of the CPU, for a device
     reading_memory(model, ...) -> bytes by part  of a model that writes
     largest_micro_batch(job, memory)             what fits; `alternatives` if nothing does
     gpu_speed(job, gpu), cpu_speed(job)          tokens per second, and what the number rests on
@@ -14,6 +15,7 @@ from babyllm.planning.budget import Budget, plan_budget
 from babyllm.planning.fitting import alternatives, fits, largest_micro_batch
 from babyllm.planning.gpus import Gpu, find_gpu
 from babyllm.planning.job import Adapter, Job
+from babyllm.planning.offloaded_memory import offloaded_memory
 from babyllm.planning.reading_memory import reading_memory
 from babyllm.planning.speed import Speed, cpu_speed, gpu_speed
 from babyllm.planning.training_memory import training_memory
@@ -30,6 +32,7 @@ __all__ = [
     "fits",
     "gpu_speed",
     "largest_micro_batch",
+    "offloaded_memory",
     "plan_budget",
     "reading_memory",
     "training_memory",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from babyllm.config.values import Count, Limits, Members
 from babyllm.errors import UserError
-from babyllm.model.config import Checkpointing, ModelConfig, parameter_counts
+from babyllm.model.config import Checkpointing, ModelConfig, flops_per_token, parameter_counts
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 
@@ -114,6 +114,11 @@ class Job:
         return self.device != "cpu" and self.parallel.offload == "all"
 
     @property
+    def has_outside_step(self) -> bool:
+        """Whether the optimizer computes on the CPU all of a step of a device; shards of Muon's matrices return."""
+        return self.device != "cpu" and self.parallel.offload != "none" and self.shards == 1
+
+    @property
     def is_replicated(self) -> bool:
         """Whether each rank has all parameters, and DDP sums their gradients."""
         return self.ranks > 1 and self.parallel.shard == "none"
@@ -162,3 +167,15 @@ def recomputed_blocks(checkpointing: Checkpointing | int, n_layers: int) -> list
     """Whether each block is computed again as a whole in the backward pass: none, all (True), or every k-th (k)."""
     every = int(checkpointing) if isinstance(checkpointing, int) else 0
     return [bool(every) and i % every == 0 for i in range(n_layers)]
+
+
+def computed_flops(job: Job) -> float:
+    """FLOPs per token that are computed: with blocks that are computed again, without gradients of frozen weights."""
+    useful = flops_per_token(job.model, job.seq_len)
+    outside = 6.0 * job.model.vocab_size * job.model.d_model
+    again = recomputed_blocks(job.model.activation_checkpointing, job.model.n_layers)
+    total = useful + (useful - outside) / 3 * sum(again) / job.model.n_layers
+    if job.adapter.rank:  # a third of the products of frozen weights is their gradient
+        total -= 2.0 * (parameter_counts(job.model)["attention"] + parameter_counts(job.model)["mlp"])
+        total -= outside / 3
+    return total

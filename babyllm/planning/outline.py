@@ -17,6 +17,7 @@ from babyllm.planning.events.ledger import PARTS
 from babyllm.planning.fitting import USABLE, alternatives, largest_micro_batch
 from babyllm.planning.gpus import Gpu
 from babyllm.planning.job import Job
+from babyllm.planning.offloaded_memory import offloaded_memory
 from babyllm.planning.speed import Speed, cpu_speed, gpu_speed
 from babyllm.planning.training_memory import training_memory
 from babyllm.schedule import Plan
@@ -71,6 +72,9 @@ def outline(wanted: Wanted) -> dict[str, Any]:
         "memory": {part: round(size) for part, size in training_memory(job).items()},
     }
     plan["memory"]["total"] = sum(plan["memory"].values())
+    if outside := offloaded_memory(job):
+        plan["cpu_memory"] = {part: round(size) for part, size in outside.items()}
+        plan["cpu_memory"]["total"] = sum(plan["cpu_memory"].values())
     if wanted.memory is not None:
         plan["fit"] = _fit(job, wanted.memory, plan["memory"]["total"])
     speed = _speed(wanted)
@@ -149,10 +153,10 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
         f"training memory of {each}, {plan['micro_batch']} x {plan['seq_len']} tokens in {plan['dtype']} "
         f"on {plan['device']}, at the peak of a step:"
     )
-    for part, size in plan["memory"].items():
-        if size:
-            note = f"  ({PARTS[part]})" if part in PARTS else ""
-            yield f"{part:<14}{size / GB:>9.3f} GB{note}"
+    yield from _parts(plan["memory"])
+    if outside := plan.get("cpu_memory"):
+        yield "memory of the CPU that each rank takes besides, by parallel.offload:"
+        yield from _parts(outside)
     if plan["device"] == "cpu":
         yield "  a run on a CPU lets the C library keep freed memory: 1.1 to 1.6 times these parts may stay resident"
     if fit := plan.get("fit"):
@@ -165,6 +169,13 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
         yield f"length: {length['tokens']:,.0f} tokens, {length['steps']:,} steps{hours}; {length['remark']}"
     if budget := plan.get("budget"):
         yield from _budget_lines(budget)
+
+
+def _parts(memory: Mapping[str, int]) -> Iterator[str]:
+    for part, size in memory.items():
+        if size:
+            note = f"  ({PARTS[part]})" if part in PARTS else ""
+            yield f"{part:<14}{size / GB:>9.3f} GB{note}"
 
 
 def _fit_lines(plan: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterator[str]:

@@ -49,8 +49,8 @@ class _Step:
             if job.is_replicated and job.passes > 1:  # in the last pass DDP copies all gradients to its buckets
                 ledger.take("communication", gradients)
         self._backward(*self._forward())
-        if job.optim.matrices == "muon" and not job.adapter.rank:
-            muon_step(job, ledger)
+        if trained_counts(job)["muon"] and not job.has_outside_step:
+            muon_step(job, ledger, job.device)
         return ledger.peak
 
     def _hold_state(self) -> None:
@@ -62,7 +62,7 @@ class _Step:
         ledger.take("weights", 0 if job.is_outside else weight_bytes(job) / shards)
         if not (job.device != "cpu" and job.parallel.offload != "none"):
             ledger.take("optimizer", 4 * (2 * counts["adamw"] + counts["muon"]) / shards)
-        if job.optim.average:
+        if job.optim.average and not job.is_outside:
             ledger.take("average", 4 * trained / shards)
         ledger.take("activations", 16 * job.tokens)  # tokens and targets
         ledger.take("workspace", 6 * min(job.model.max_seq_len, 1 << 16) * job.model.head_width)  # rotary angles

@@ -17,7 +17,8 @@ from babyllm.interop.gguf.blocks import Kind
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.huggingface import generation_ends
 from babyllm.interop.modelfile import modelfile
-from babyllm.interop.open_model import Dtype, OpenModel, fill_directory, in_memory, load_open
+from babyllm.interop.open_model import OpenModel, fill_directory, in_memory, load_open
+from babyllm.interop.weights import Dtype
 from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
 from babyllm.model.adapt.lora import merge_lora
 from babyllm.publishing.card import CardOptions, write_card

@@ -36,8 +36,8 @@ class RuntimeConfig:
         timeout_s: seconds after which a rank without progress ends the run; a message names the rank.
         threads: CPU threads of each process; default: its share of the cores.
         processes: number of processes on this machine. The default is one per GPU, or on a CPU one per physical core
-            and at most 4; data.global_batch must divide evenly among them. A resumed run keeps its number. Under
-            torchrun it is torchrun's number.
+            and at most 4; data.global_batch must divide evenly among them, and parallel.tensor and the like must divide
+            their number. A resumed run keeps its number. Under torchrun it is torchrun's number.
     """
 
     device: str = "auto"

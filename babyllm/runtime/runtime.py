@@ -65,8 +65,8 @@ class Runtime:
     attention: str = "auto"
     compile_backend: str = "inductor"
     tensor: int = 1
-    before_sums: list[Callable[[], None]] = field(default_factory=list)
     context: int = 1
+    before_sums: list[Callable[[], None]] = field(default_factory=list)
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)

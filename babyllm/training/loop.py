@@ -65,7 +65,7 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
                 model = replicate(state.model, partial(_first_pass, loss, first, runtime), runtime)
                 state.optimizer.zero_grad(set_to_none=True)
             began = time.perf_counter()
-        units = _units(state, batches, watch)
+        units = _units(state, batches)
         run = partial(_backward, state, model, loss, plan, units=units)
         value, metrics = within_memory(state, batches, run, watch.report)
         action = _decide(state, plan, watch, value, batches[0].rows)
@@ -99,13 +99,11 @@ def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
             left = [x for x in left if x is not now]
 
 
-def _units(state: TrainState, batches: list[Batch], watch: Watch) -> dict[str, float]:
-    """The number of each unit in the global batch; ranks also agree on the size of micro-batches."""
+def _units(state: TrainState, batches: list[Batch]) -> dict[str, float]:
+    """The number of each unit in the global batch."""
     names = sorted(batches[0].units)
-    mine = [float(sum(b.units[name] for b in batches)) for name in names]
-    totals = state.runtime.sum([*mine, *votes(state)])
-    agree(state, totals[len(names) :], watch.report)
-    return {name: total / state.runtime.row_ranks for name, total in zip(names, totals, strict=False)}
+    totals = state.runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
+    return {name: total / state.runtime.row_ranks for name, total in zip(names, totals, strict=True)}
 
 
 def _first_pass(loss: Loss, batch: Batch, runtime: Runtime, model: nn.Module) -> Tensor:
@@ -149,9 +147,10 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     scaler.unscale_(state.optimizer)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = clip_norm(parameters, plan.clip_norm or float("inf"))
-    # The only values of a step that the host waits for; the stop flag is summed with them.
+    # The only values of a step that the host waits for; the stop flag and the cuts are summed with them.
     mine, state.grad_norm = torch.stack([value, norm.to(value)]).tolist()
-    total, n_stops = runtime.sum([mine, float(runtime.stop_requested)])
+    total, n_stops, *of_cuts = runtime.sum([mine, float(runtime.stop_requested), *votes(state)])
+    agree(state, of_cuts, watch.report)
     if n_stops:
         state.stop_reason = STOP_SIGNAL
     mean, scale = (

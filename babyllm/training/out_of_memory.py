@@ -5,7 +5,8 @@ micro-batches of a step -> cut in 2^cuts parts -> run them -> out of memory -> o
 Only micro-batches that were chosen automatically are cut. The units of the step stay those of the global batch, so the
 loss is the same up to rounding. A rank cuts by itself; all ranks take the smallest parts from the next step on. What
 cannot be run again on one rank alone is a pass in which the ranks exchange data: the last pass of a step, and every
-pass of a sharded model or of rows that ranks share.
+pass of a sharded model or of rows that ranks share. The number of cuts is saved with each step, since the parts decide
+the order of sums and what dropout draws.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ _MOST_CUTS = 16
 
 
 def cut_to_fit(batches: Sequence[Batch], n_cuts: int) -> list[Batch]:
-    """The same rows in micro-batches of at most the largest one's rows / 2^n_cuts."""
+    """The same rows in micro-batches of at most the largest one's rows / 2^n_cuts, unless they may not be cut."""
     largest = max(map(len, batches))
+    if any(batch.row_units is None for batch in batches):  # a resumed run whose micro-batch is given now
+        return list(batches)
     return [part for batch in batches for part in batch.cut(-(-largest >> n_cuts) if n_cuts else largest)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import RuntimeConfig
-from babyllm.runtime.launching.launch import choose_processes
+from babyllm.runtime.launching.launch import Needs, choose_processes
 from babyllm.schedule import Plan
 from babyllm.training.watch import WatchConfig
 
@@ -76,10 +77,18 @@ def settled(config: C) -> C:
     """
     stored = stored_config(type(config), config.run_dir)
     chosen = stored.runtime.processes if stored is not None else None
-    n, remark = choose_processes(config.runtime, config.data.global_batch, chosen)
+    n, remark = choose_processes(config.runtime, config.data.global_batch, chosen, _needs(config.parallel))
     if remark:
         print(f"{config.run_dir}: {remark}", file=sys.stderr)
     return replace(config, runtime=replace(config.runtime, processes=n))
+
+
+def _needs(parallel: ParallelConfig) -> Needs:
+    """What the section `parallel` asks of the number of processes."""
+    copies = (parallel.shard_ranks or 1) if parallel.shard == "hybrid" else 1
+    sizes = {"tensor": parallel.tensor, "context": parallel.context, "shard_ranks": copies}
+    flags = " and ".join(f"parallel.{name}={size}" for name, size in sizes.items() if size > 1)
+    return Needs(parallel.tensor * parallel.context, parallel.tensor * math.lcm(parallel.context, copies), flags)
 
 
 def stored_config(kind: type[C], run_dir: str) -> Any:

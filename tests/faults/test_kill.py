@@ -156,9 +156,13 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 @pytest.mark.slow
 def test_torchrun_passes_the_signals_on(worker: Worker, data: Path, tmp_path: Path) -> None:
-    """SIGTERM to torchrun, or Ctrl-C in its terminal, ends both ranks within their step; two ranks go on from there."""
+    """SIGTERM to torchrun, or Ctrl-C in its terminal, ends both ranks within their step; two ranks go on from there.
+
+    The ranks are those of the script, or of the command.
+    """
     more = ("--plan.steps=5000", "--save_every=0", "--eval_every=0")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    program = {signal.SIGTERM: [str(SCRIPT)], signal.SIGINT: ["-m", "babyllm", "pretrain"]}
     environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)}
     runs: dict[signal.Signals, Any] = {}
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -167,7 +171,7 @@ def test_torchrun_passes_the_signals_on(worker: Worker, data: Path, tmp_path: Pa
             runs[signum] = (
                 run_dir,
                 subprocess.Popen(
-                    [*torchrun, *arguments(data, run_dir, *more)],
+                    [*torchrun, *program[signum], *arguments(data, run_dir, *more)],
                     env=environment,
                     cwd=tmp_path,
                     stdout=output,
@@ -186,6 +190,7 @@ def test_torchrun_passes_the_signals_on(worker: Worker, data: Path, tmp_path: Pa
         process.wait(TIMEOUT_S)
         output_text = (tmp_path / f"{signum.name}.txt").read_text()
         assert f"stopped at step {newest(run_dir)} of 5000" in output_text, output_text
+        assert "on 2 x cpu" in output_text
         assert 3 <= check_stopped(run_dir) < 5000
     run_dir, _ = runs[signal.SIGTERM]
     last = newest(run_dir)

@@ -13,9 +13,11 @@ from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
+from babyllm.run_directory import step_name
 from babyllm.runtime import Runtime
+from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.state import Watch
+from babyllm.training.state import Every, Watch
 
 
 def full_beyond(n_rows: int, place: str) -> Callable[[nn.Module, Batch], LossTerms]:
@@ -54,6 +56,20 @@ def test_a_step_is_tried_again_in_halves(data: Path, runtime: Runtime, place: st
         "step 1: out of memory on cpu with micro-batches of 4 sequences",
     ]
     assert "--data.micro_batch=2" in lines[-1]
+
+
+def test_a_resumed_run_keeps_its_cuts(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """With memory to spare after a resume, the micro-batches stay those of the run; a number given then is not cut."""
+    config = tiny_config(data, dropout=0.1, steps=4)
+    automatic = replace(config, data=replace(config.data, micro_batch=None))
+    straight = tiny_state(automatic, runtime)
+    save = Every(2, lambda state: checkpoint.save(state, tmp_path, None, keep=9), at_end=False)
+    train(straight, full_beyond(2, "forward"), config.plan, [save])
+    for resumed in (automatic, config):  # the latter's micro-batches have two rows
+        state = tiny_state(resumed, runtime)
+        checkpoint.load(state, tmp_path / step_name(2))
+        train(state, language_model, config.plan)
+        assert weights(state).tolist() == weights(straight).tolist()
 
 
 @pytest.mark.parametrize(

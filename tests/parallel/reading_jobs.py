@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,8 @@ def evaluated_run(arguments: list[str], out: str) -> None:
     model = stage.state.model
     twin = list(readable(model).parameters())
     shapes = {part.shape for part in model.parameters()} - {local(part).shape for part in model.parameters()}
-    left = sum(_bytes(x) for x in gc.get_objects() if isinstance(x, torch.Tensor) and x.shape in shapes)
+    gc.collect()
+    left = _bytes(x for x in gc.get_objects() if isinstance(x, torch.Tensor) and x.shape in shapes)
     outside = {id(p) for p in model.parameters()} - {id(p) for block in model.layers for p in block.parameters()}
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.layers]
     sizes = {
@@ -54,7 +55,7 @@ def _most_bytes() -> Iterator[list[int]]:
 
     def look(block: nn.Module, inputs: object, outputs: object) -> None:
         if isinstance(block, Block) and not block.training:
-            seen.append(sum(_bytes(p) for p in gc.get_objects() if isinstance(p, nn.Parameter)))
+            seen.append(_bytes(p for p in gc.get_objects() if isinstance(p, nn.Parameter)))
 
     handle = nn.modules.module.register_module_forward_hook(look)
     try:
@@ -63,9 +64,10 @@ def _most_bytes() -> Iterator[list[int]]:
         handle.remove()
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    """The memory of a tensor that is not a rank's part."""
-    return 0 if is_divided(tensor) else tensor.untyped_storage().nbytes()
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """The memory of tensors that are not a rank's parts; some are views of one."""
+    memory = [tensor.untyped_storage() for tensor in tensors if not is_divided(tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in memory}.values())
 
 
 def failing_run(arguments: list[str]) -> None:

@@ -23,7 +23,7 @@ from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import prepare
-from babyllm.parallel.tensors import local
+from babyllm.parallel.tensors import local, whole_tensor
 from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime, seed_all, start
 from babyllm.training import checkpoint
@@ -68,8 +68,7 @@ def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig
     add_lora(alone, LoraConfig(**kind.lora))
     drawn = {name: p.detach().clone() for name, p in alone.named_parameters()}
     model = prepare(alone, runtime, parallel) if kind.lora else prepared_model(config, tokens, runtime)
-    with whole(model):
-        assert all(torch.equal(p, drawn[name]) for name, p in readable(model).named_parameters())
+    assert all(torch.equal(whole_tensor(p.detach()), drawn[name]) for name, p in model.named_parameters())
     loader, _ = make_loader(config.data, tokens, model.config, runtime, config.plan, Path("unused"))
     optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_fixtures import write_tasks
@@ -45,9 +46,10 @@ def run_of(root: Path, name: str, data: Path, how: list[str]) -> list[str]:
     ]
 
 
-def held_out(run_dir: Path) -> dict[int, dict[str, float]]:
+def held_out(run_dir: Path) -> dict[int, dict[str, Any]]:
     """The results of each evaluation by step."""
-    found = {r["step"]: {n: v for n, v in r.items() if n.startswith("val/")} for r in read_metrics(run_dir)}
+    records: list[dict[str, Any]] = list(read_metrics(run_dir))
+    found = {r["step"]: {n: v for n, v in r.items() if n.startswith("val/")} for r in records}
     return {step: values for step, values in found.items() if values}
 
 

@@ -43,6 +43,15 @@ def test_json_has_bytes_steps_and_hours(token_dir: Path, capsys: pytest.CaptureF
     assert chosen["fit"]["fits"] and 64 % chosen["micro_batch"] == 0
 
 
+def test_offloaded_memory_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    """The memory of the CPU under `parallel.offload` has a table of its own."""
+    run(["plan", "--model.preset=218m", "--device=4090", "--parallel.offload=optimizer"])
+    table = capsys.readouterr().out.split("memory of the CPU that each rank takes besides")[1].split("fits 25.8")[0]
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [
+        *("weights", "gradients", "optimizer", "workspace", "total"),
+    ]
+
+
 def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
     """For a model too large for a GPU, the flags that would make it fit are named."""
     run(["plan", "--model.preset=1b", "--device=3060", "--micro_batch=4", "--processes=2"])

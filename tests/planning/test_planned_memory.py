@@ -10,11 +10,22 @@ from babyllm.model import attention, chunk_logits
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.options import PRESETS
 from babyllm.model.transformer import Transformer
+from babyllm.optim import muon
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
-from babyllm.planning import Adapter, Job, alternatives, fits, largest_micro_batch, reading_memory, training_memory
+from babyllm.planning import (
+    Adapter,
+    Job,
+    alternatives,
+    fits,
+    largest_micro_batch,
+    offloaded_memory,
+    reading_memory,
+    training_memory,
+)
 from babyllm.planning.events import block as planned_block
 from babyllm.planning.job import recomputed_blocks
+from babyllm.planning.speed import MUON_STEPS
 from babyllm.planning.training_memory import CHUNK_BYTES, FEWEST_ROWS
 from babyllm.runtime import RuntimeConfig, start
 
@@ -55,6 +66,7 @@ def test_constants_are_those_of_the_model() -> None:
     """Sizes of chunks and blocks are repeated for the plan, which loads no torch, and are the same."""
     assert (CHUNK_BYTES, FEWEST_ROWS) == (chunk_logits.CHUNK_BYTES, chunk_logits.FEWEST_ROWS)
     assert planned_block.BLOCK == attention.BLOCK
+    assert len(muon.POLYNOMIALS) == MUON_STEPS
 
 
 def test_shards_divide_what_lasts() -> None:
@@ -64,6 +76,23 @@ def test_shards_divide_what_lasts() -> None:
     for part in ("weights", "optimizer"):
         assert shards[part] == whole[part] / 4  # type: ignore[literal-required]
     assert whole["weights"] == 4 * sum(parameter_counts(SHAPE).values())
+
+
+def test_what_is_offloaded_is_in_the_memory_of_the_cpu() -> None:
+    """Moments, and copies for the step or weights and gradients themselves, leave the device; so does Muon's step."""
+    plain = Job(SHAPE, 16, 1, passes=2, dtype="bfloat16", optim=MUON, device="cuda")
+    step = replace(plain, parallel=ParallelConfig(offload="optimizer"))
+    sizes = {part: size for part, size in training_memory(plain).items() if size}
+    outside = offloaded_memory(step)
+    assert not offloaded_memory(plain) and not offloaded_memory(replace(step, device="cpu"))
+    for part in ("weights", "gradients", "optimizer"):
+        assert outside[part] == sizes[part]  # type: ignore[literal-required]
+    assert outside["workspace"] > 0 and not training_memory(step)["optimizer"]
+    assert sum(training_memory(step).values()) <= sum(sizes.values()) - sizes["optimizer"]
+    divided = replace(step, ranks=4, parallel=ParallelConfig("zero3", offload="all"))
+    of_all, on_device = offloaded_memory(divided), training_memory(divided)
+    assert of_all["weights"] == sizes["weights"] / 4 and of_all["average"] == sizes["average"] / 4
+    assert not any(on_device[part] for part in ("weights", "gradients", "optimizer", "average"))
 
 
 def test_ranks_that_share_rows_share_activations() -> None:

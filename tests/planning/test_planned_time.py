@@ -8,10 +8,12 @@ import pytest
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig, flops_per_token, parameter_counts
 from babyllm.model.options import PRESETS
+from babyllm.optim.config import OptimConfig
 from babyllm.planning import Adapter, Job, cpu_speed, find_gpu, fits, gpu_speed, plan_budget
 from babyllm.planning.budget import remark
 from babyllm.planning.gpus import gpu_names
-from babyllm.planning.speed import SHARES, computed_flops, products_share
+from babyllm.planning.job import computed_flops
+from babyllm.planning.measured_step import small_job
 from babyllm.runtime.machine import listed_tflops
 
 GPT2 = ModelConfig(50304, 12, 768, 12, d_ff=2048, max_seq_len=1024, tie_embeddings=True)  # as many weights as GPT-2
@@ -69,17 +71,30 @@ def test_every_gpu_has_memory_and_peaks() -> None:
 
 
 def test_a_cpu_is_measured() -> None:
-    """The speed of this processor is measured on the products of the shape; more parameters take longer."""
-    small, large = (cpu_speed(Job(PRESETS[name], 64, 4), threads=1) for name in ("nano", "tiny"))
+    """The speed of this processor is measured on two blocks of the shape; more parameters take longer."""
+    cut = replace(PRESETS["tiny"], activation_checkpointing=2)
+    jobs = Job(PRESETS["nano"], 64, 4), Job(cut, 64, 4, optim=OptimConfig(matrices="muon"), documents=True)
+    small, large = (cpu_speed(job, threads=1) for job in jobs)
     assert small.tokens_per_s > large.tokens_per_s > 0
     assert small.flops == pytest.approx(small.tokens_per_s * flops_per_token(PRESETS["nano"], 64))
 
 
-def test_the_share_of_products_is_that_of_the_benchmarks() -> None:
-    """At measured widths it is the measured share; it grows with the width, and stays a share."""
-    assert [products_share(width) for width in SHARES] == pytest.approx(list(SHARES.values()))
-    shares = [products_share(width) for width in (32, 64, 192, 384, 700, 4096)]
-    assert shares == sorted(shares) and 0.5 < shares[0] < shares[-1] < 0.85
+def test_what_is_measured_is_small() -> None:
+    """Two blocks and as many tokens as take a moment stand for a job of any size; a job that is small stays whole."""
+    large = small_job(Job(PRESETS["1b"], 2048, 8, passes=4, ranks=2))
+    assert (large.model.n_layers, large.micro_batch, large.passes, large.ranks) == (2, 1, 1, 1)
+    assert 64 <= large.seq_len < 128
+    job = Job(PRESETS["nano"], 128, 16)
+    assert small_job(job) == replace(job, model=replace(job.model, n_layers=2))
+
+
+def test_the_update_counts_once_a_step() -> None:
+    """Muon's products take time on a GPU, which more tokens of a step make up for."""
+    gpu, jobs = find_gpu("A100"), [Job(PRESETS["218m"], 1024, 1, dtype="bfloat16", passes=n) for n in (1, 64)]
+    with_muon = [replace(job, optim=OptimConfig(matrices="muon")) for job in jobs]
+    speeds = [[gpu_speed(job, gpu).tokens_per_s for job in kind] for kind in (with_muon, jobs)]
+    few, many = (muon / adamw for muon, adamw in zip(*speeds, strict=True))
+    assert few < 0.6 and 0.95 < many < 1
 
 
 def test_a_budget_is_spent_as_in_chinchilla() -> None:

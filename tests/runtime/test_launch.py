@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from training_fixtures import FLAGS, ROOT, SCRIPT
 from babyllm.config import load
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig
-from babyllm.runtime.launching.launch import choose_processes, launch
+from babyllm.runtime.launching.launch import Needs, choose_processes, launch
 from babyllm.runtime.launching.processes import is_running
 from babyllm.runtime.machine import physical_cores
 from babyllm.runtime.rendezvous import FolderStore
@@ -242,12 +243,18 @@ def children(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_run_listens_at_the_loopback_interface_alone(data: Path, tmp_path: Path) -> None:
-    """Two processes train without a port that others can reach; a closed terminal saves; their number stays."""
+def test_a_run_listens_at_the_loopback_interface_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command trains on two processes without a port that others can reach; a closed terminal saves.
+
+    Their number stays when the run goes on.
+    """
     if not Path("/proc/net/tcp").exists():
         pytest.skip("needs Linux")
-    command = [sys.executable, str(SCRIPT), *FLAGS, f"--data.path={data}", "--run_dir=run", "--prompts=[]"]
-    command += ["--plan.steps=5000", "--save_every=0", "--eval_every=0"]
+    flags = [*FLAGS, f"--data.path={data}", "--run_dir=run", "--prompts=[]"]
+    flags += ["--plan.steps=5000", "--save_every=0", "--eval_every=0"]
+    command = [sys.executable, "-m", "babyllm", "pretrain", *flags]
     run_dir = tmp_path / "run"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     with open(tmp_path / "out", "wb") as out:
@@ -265,9 +272,13 @@ def test_a_run_listens_at_the_loopback_interface_alone(data: Path, tmp_path: Pat
     assert (run_dir / f"step_{last:08d}").is_dir()
     assert load(PretrainConfig, run_dir / "config.yaml").runtime.processes == 2
     assert json.loads((run_dir / "environment.json").read_text()).items() >= {"world_size": 2, "threads": 1}.items()
-    with_another = [*command, "--data.global_batch=48", "--print_config"]  # which more than two would divide
-    printed = subprocess.run(with_another, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
-    assert "\n  processes: 2\n" in printed
+    with_another = [*flags, "--data.global_batch=48", "--print_config"]  # which more than two would divide
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *with_another])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, *sys.argv])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "\n  processes: 2\n" in capsys.readouterr().out
 
 
 def test_one_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +310,27 @@ def test_the_number_of_processes_divides_the_batch(as_a_program: None, monkeypat
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert choose_processes(cpu, 48, 3) == (8, "")
+
+
+def test_the_number_of_processes_is_what_the_model_is_divided_by(
+    as_a_program: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a multiple of what `parallel` asks for, and only processes that read other rows divide the batch."""
+    cpu, cuda = RuntimeConfig(device="cpu"), RuntimeConfig(device="cuda")
+    split = Needs(2, 2, "parallel.tensor=2")
+    assert choose_processes(cpu, 1, None, split) == (2, "")
+    assert choose_processes(cpu, 48, None, Needs(3, 6, "parallel.tensor=3 and parallel.shard_ranks=2")) == (6, "")
+    assert choose_processes(cpu, 48, 1, split) == (2, "the run has had 1 processes, here it needs 2")
+    assert choose_processes(cpu, 48, 3, split) == (2, "the run has had 3 processes, here it can have 2")
+    assert choose_processes(RuntimeConfig(device="cpu", processes=3), 48, None, split) == (3, "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 7)
+    assert choose_processes(cuda, 3, None, split) == (6, "")
+    assert choose_processes(cuda, 2, 7, split)[0] == 4
+    with pytest.raises(UserError, match=r"parallel\.tensor=8: needs a multiple of 8 processes, and here it can have 7"):
+        choose_processes(cuda, 8, None, Needs(8, 8, "parallel.tensor=8"))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--as_called_by=pytest"])
+    with pytest.raises(UserError, match=r"parallel\.tensor=2: needs .* can have 1; .* torchrun"):
+        choose_processes(cpu, 8, None, split)
 
 
 def test_gpus_are_counted(as_a_program: None, monkeypatch: pytest.MonkeyPatch) -> None:

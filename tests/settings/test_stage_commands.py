@@ -1,17 +1,14 @@
 """The commands that train, such as `babyllm pretrain`, which are the scripts under another name."""
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from training_fixtures import FLAGS, ROOT
+from training_fixtures import ROOT
 
 from babyllm.__main__ import run
 from babyllm.runtime.launching.launch import own_command
-from babyllm.training.recording.records import read_metrics
 
 STAGES = {name: f"train_{name}.py" for name in ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")}
 
@@ -62,30 +59,6 @@ def test_a_process_starts_its_own_command_again(
     monkeypatch.setattr(sys, "orig_argv", ["python", *typed])
     monkeypatch.setattr(sys, "argv", argv)
     assert own_command() == [sys.executable, *typed]
-
-
-TWO_RANKS = {
-    "its own processes": (["-m", "babyllm", "pretrain"], ["--runtime.processes=2"]),
-    "torchrun": (["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "babyllm", "pretrain"], []),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", TWO_RANKS)
-def test_the_command_trains_on_two_ranks(how: str, data: Path, tmp_path: Path) -> None:
-    """In an empty folder the command trains on two ranks, which it starts itself or torchrun starts."""
-    before, after = TWO_RANKS[how]
-    flags = [*FLAGS, f"--data.path={data}", "--run_dir=run", "--plan.steps=2", "--prompts=[]", *after]
-    done = subprocess.run(
-        [sys.executable, *before, *flags],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "on 2 x cpu" in done.stdout and "finished at step 2 of 2" in done.stdout
-    assert [record["step"] for record in read_metrics(tmp_path / "run") if "loss" in record] == [1, 2]
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

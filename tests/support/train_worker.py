@@ -50,6 +50,18 @@ from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.state import Every, TrainState
 from babyllm.training.watch import WatchConfig
 
+# What scripts and commands load late, loaded before the fork.
+for late in (
+    *("matplotlib.backends.backend_agg", "matplotlib.font_manager", "jinja2.sandbox", "pyarrow.parquet"),
+    *("sentencepiece", "tokenizers", "babyllm.training.script", "babyllm.training.stages.task_measure"),
+    *(f"babyllm.training.stages.preference.{name}" for name in ("classifier", "dpo", "reward")),
+    *(f"babyllm.training.stages.policy.{name}" for name in ("grpo", "ppo")),
+    *(f"babyllm.recipes.{name}" for name in ("sample_labels", "sample_pairs")),
+    *(f"babyllm.prepare.{name}" for name in ("conversations", "preference_pairs", "raw_texts")),
+    *("babyllm.chat.load", "babyllm.planning", "babyllm.data.order.mixing", "babyllm.evaluate.tasks.evaluation"),
+):
+    importlib.import_module(late)
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KEEP_ALL = 100
 # Of 20 steps; the position in the middle lies in the second stage.
@@ -79,26 +91,36 @@ class _Recorded:
         return batches
 
 
-def first_half(data: str, out: str) -> None:
-    """With dropout a straight run and one that ends after 10 steps; straight runs by dtype; two without dropout."""
+def straight_runs(data: str, out: str, names: list[str]) -> None:
+    """Runs without dropout, "plain" or "staged"."""
+    with start(CPU) as runtime:
+        for name in names:
+            _run(runtime, data, Path(out, name), "straight")
+
+
+def moved_runs(data: str, out: str, elsewhere: dict[str, str]) -> None:
+    """Go on from step 10 of the run in stages, and, by name, of what another number of ranks left."""
+    with start(CPU) as runtime:
+        _run(runtime, data, Path(out, "staged"), "resumed", resume=Path(out, "staged", "straight"))
+        for name, other in elsewhere.items():
+            _run(runtime, data, Path(out, name), "moved", resume=Path(other, name, "straight"))
+
+
+def runs_by_dtype(data: str, out: str) -> None:
+    """With dropout a straight run by dtype, and in fp32 one that ends after 10 steps."""
     with start(CPU) as runtime:
         _run(runtime, data, Path(out, "fp32"), "straight", dropout=0.1, save_every=0)
         _run(runtime, data, Path(out, "fp32"), "half", dropout=0.1, last=10)
         for dtype in ("bf16", "fp16"):
             _run(runtime, data, Path(out, dtype), "straight", dropout=0.1)
-        for name in ("plain", "staged"):
-            _run(runtime, data, Path(out, name), "straight")
 
 
-def second_half(data: str, out: str, elsewhere: str) -> None:
-    """Go on from step 10 of those runs; without dropout from what another number of ranks left."""
+def resumed_by_dtype(data: str, out: str) -> None:
+    """Go on from step 10 of those runs."""
     with start(CPU) as runtime:
         for dtype in DTYPES:
             half = Path(out, dtype, "half" if dtype == "fp32" else "straight")
             _run(runtime, data, Path(out, dtype), "resumed", dropout=0.1, resume=half)
-        _run(runtime, data, Path(out, "staged"), "resumed", resume=Path(out, "staged", "straight"))
-        for name in ("plain", "staged"):
-            _run(runtime, data, Path(out, name), "moved", resume=Path(elsewhere, name, "straight"))
 
 
 def _run(
@@ -286,8 +308,10 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job
     for job in (
-        first_half,
-        second_half,
+        straight_runs,
+        moved_runs,
+        runs_by_dtype,
+        resumed_by_dtype,
         single_steps,
         spike,
         script,

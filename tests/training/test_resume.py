@@ -13,6 +13,8 @@ from babyllm.training.loop import train
 
 RANKS = (1, 2, 4)
 DTYPES = ("fp32", "bf16", "fp16")
+# Whose steps a run of so many ranks goes on from.
+ELSEWHERE = {"plain": {1: 2, 2: 1}, "staged": {1: 2, 2: 4, 4: 1}}
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +22,27 @@ def runs(worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The folder of each number of ranks; a run that moves resumes what another number of ranks saved."""
     folders = {ranks: tmp_path_factory.mktemp(f"ranks{ranks}") for ranks in RANKS}
     for ranks, folder in folders.items():
-        worker.run("first_half", ranks=ranks, data=str(data), out=str(folder))
-    for ranks, other in ((1, 2), (2, 4), (4, 1)):
-        worker.run("second_half", ranks=ranks, data=str(data), out=str(folders[ranks]), elsewhere=str(folders[other]))
+        names = [name for name, others in ELSEWHERE.items() if ranks in others]
+        worker.run("straight_runs", ranks=ranks, data=str(data), out=str(folder), names=names)
+    for ranks, folder in folders.items():
+        others = {name: str(folders[others[ranks]]) for name, others in ELSEWHERE.items() if ranks in others}
+        worker.run("moved_runs", ranks=ranks, data=str(data), out=str(folder), elsewhere=others)
     return folders
+
+
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(4, marks=pytest.mark.campaign)])
+def ranks(request: pytest.FixtureRequest) -> int:
+    """The number of ranks of `by_dtype`."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def by_dtype(ranks: int, worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a straight run of each dtype and its second half."""
+    folder = tmp_path_factory.mktemp(f"dtypes{ranks}")
+    for job in ("runs_by_dtype", "resumed_by_dtype"):
+        worker.run(job, ranks=ranks, data=str(data), out=str(folder))
+    return folder
 
 
 def seen(folder: Path, name: str, first: int, ranks: int) -> list[dict[str, Any]]:
@@ -43,11 +62,20 @@ def global_rows(by_rank: list[dict[str, Any]]) -> list[list[list[int]]]:
     return steps
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("kind", (*DTYPES, "staged"))
-def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, kind: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_resumed_run_is_the_straight_run(by_dtype: Path, ranks: int, dtype: str) -> None:
     """Ten steps, and ten more in a new process, have the files and losses of twenty steps in one, bit for bit."""
-    folder = runs[ranks] / kind
+    require_equal(by_dtype / dtype, ranks)
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_a_resumed_run_is_the_straight_run_in_stages(runs: dict[int, Path], n: int) -> None:
+    """The same from the second stage of four."""
+    require_equal(runs[n] / "staged", n)
+
+
+def require_equal(folder: Path, ranks: int) -> None:
+    """The straight run and the resumed one end with the same files, and have the same losses from step 11 on."""
     straight, resumed = (folder / name / "step_00000020" for name in ("straight", "resumed"))
     names = sorted(path.name for path in straight.iterdir())
     assert names == sorted(path.name for path in resumed.iterdir())
@@ -58,20 +86,19 @@ def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, ki
     assert seen(folder, "resumed", 10, ranks)[0]["losses"] == expected[10:]
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-def test_saving_and_stopping_leave_a_run_as_it_is(runs: dict[int, Path], ranks: int) -> None:
+def test_saving_and_stopping_leave_a_run_as_it_is(by_dtype: Path, ranks: int) -> None:
     """The ten losses of a run that is saved and ended there equal those of a run that is not."""
-    half, straight = (seen(runs[ranks] / "fp32", name, 0, ranks)[0]["losses"] for name in ("half", "straight"))
-    assert not (runs[ranks] / "fp32" / "straight" / "step_00000010").exists()
+    half, straight = (seen(by_dtype / "fp32", name, 0, ranks)[0]["losses"] for name in ("half", "straight"))
+    assert not (by_dtype / "fp32" / "straight" / "step_00000010").exists()
     assert half == straight[:10]
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-def test_the_compared_runs_have_what_makes_resuming_hard(runs: dict[int, Path], ranks: int) -> None:
+def test_the_compared_runs_have_what_makes_resuming_hard(runs: dict[int, Path], by_dtype: Path, ranks: int) -> None:
     """They cross an epoch's end, learn, differ by dtype and by dropout, and in fp16 skip steps in both halves."""
-    records = {name: seen(runs[ranks] / name, "straight", 0, ranks)[0] for name in (*DTYPES, "plain")}
-    resume = json.loads((runs[ranks] / "fp32" / "straight" / "step_00000020" / "resume.json").read_text())
-    rows = [row for step in global_rows(seen(runs[ranks] / "fp32", "straight", 0, ranks)) for row in step]
+    records = {name: seen(by_dtype / name, "straight", 0, ranks)[0] for name in DTYPES}
+    records["plain"] = seen(runs[min(ranks, 2)] / "plain", "straight", 0, 1)[0]
+    resume = json.loads((by_dtype / "fp32" / "straight" / "step_00000020" / "resume.json").read_text())
+    rows = [row for step in global_rows(seen(by_dtype / "fp32", "straight", 0, ranks)) for row in step]
     assert resume["stream"]["consumed_rows"] == len(rows) == 160
     assert 80 < len({tuple(row) for row in rows}) < 160
     assert records["fp32"]["losses"][-1] < records["fp32"]["losses"][0] - 0.5
@@ -89,20 +116,20 @@ def test_the_staged_run_crosses_borders(runs: dict[int, Path]) -> None:
     assert resume["stream"]["stages"][1]["weights"] == {"left": 9, "right": 1}
 
 
-@pytest.mark.parametrize("ranks", (2, 4))
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_all_ranks_hold_the_same_weights(runs: dict[int, Path], ranks: int, dtype: str) -> None:
+def test_all_ranks_hold_the_same_weights(by_dtype: Path, ranks: int, dtype: str) -> None:
     """After twenty steps every rank's weights are the same bits."""
     for name, first in (("straight", 0), ("resumed", 10)):
-        assert len({record["digest"] for record in seen(runs[ranks] / dtype, name, first, ranks)}) == 1
+        records = seen(by_dtype / dtype, name, first, ranks)
+        assert len(records) == ranks and len({record["digest"] for record in records}) == 1
 
 
 @pytest.mark.parametrize("kind", ("plain", "staged"))
 def test_the_number_of_ranks_changes_neither_data_nor_losses(runs: dict[int, Path], kind: str) -> None:
     """One, two and four ranks, with other micro-batches, see the same global batches and losses within 1e-5."""
-    by_ranks = {ranks: seen(runs[ranks] / kind, "straight", 0, ranks) for ranks in RANKS}
+    by_ranks = {ranks: seen(runs[ranks] / kind, "straight", 0, ranks) for ranks in ELSEWHERE[kind]}
     expected = by_ranks[1][0]["losses"]
-    for ranks in (2, 4):
+    for ranks in by_ranks:
         assert global_rows(by_ranks[ranks]) == global_rows(by_ranks[1])
         assert by_ranks[ranks][0]["losses"] == pytest.approx(expected, abs=1e-5)
 
@@ -111,7 +138,7 @@ def test_the_number_of_ranks_changes_neither_data_nor_losses(runs: dict[int, Pat
 def test_a_run_resumes_on_another_number_of_ranks(runs: dict[int, Path], kind: str) -> None:
     """Runs of two, four and one ranks resume on one, two and four as if nothing had changed."""
     straight = seen(runs[1] / kind, "straight", 0, 1)
-    for ranks in RANKS:
+    for ranks in ELSEWHERE[kind]:
         moved = seen(runs[ranks] / kind, "moved", 10, ranks)
         assert global_rows(moved) == global_rows(straight)[10:]
         assert moved[0]["losses"] == pytest.approx(straight[0]["losses"][10:], abs=1e-5)

@@ -35,7 +35,7 @@ class Flags:
         global_batch: sequences per optimizer step, over all ranks; null takes a micro-batch for each rank.
         processes: number of processes, one per device.
         device: name of a GPU, such as A100, "RTX 4090" or 3090; cpu measures the speed of this machine's processor,
-            which takes a second; null plans the memory of a CPU, without its speed.
+            which takes some seconds; null plans the memory of a CPU, without its speed.
         memory_gb: memory of a device in GB, where it is not that of the GPU's data sheet.
         dtype: type of the numbers in matrix products; auto is bfloat16 on a GPU that has it, float16 on other GPUs, and
             float32 on a CPU.

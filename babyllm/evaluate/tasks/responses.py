@@ -21,6 +21,7 @@ import torch
 from babyllm.errors import UserError
 from babyllm.evaluate.tasks.option_nats import Unit
 from babyllm.files import json_digest
+from babyllm.model.interface import sorted_weights
 from babyllm.model.transformer import Transformer
 from babyllm.progress import ProgressLine
 from babyllm.runtime import Runtime
@@ -178,7 +179,7 @@ def _exchanged(batch: Sequence[Unit], mine: Mapping[int, Any], runtime: Runtime)
 def weights_hash(model: Transformer) -> str:
     """The hexadecimal sha256 of a model's shape, weights and end tokens, whatever files they came from."""
     digest = hashlib.sha256(repr((model.config, sorted(model.end_ids))).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted_weights(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from babyllm.errors import UserError
 from babyllm.runtime.config import RuntimeConfig, check
@@ -247,13 +247,33 @@ def _how_it_died(rank: int, children: _Children) -> str:
 # ---- the number of processes
 
 
-def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | None) -> tuple[int, str]:
+class Needs(NamedTuple):
+    """What the division of a model asks of the number of processes.
+
+    Attributes:
+        sharing: number of processes that train on the same rows.
+        multiple: number of which the number of processes is a multiple.
+        flags: the flags that ask for it, for messages.
+    """
+
+    sharing: int = 1
+    multiple: int = 1
+    flags: str = ""
+
+
+NO_NEEDS = Needs()
+
+
+def choose_processes(
+    config: RuntimeConfig, global_batch: int, stored: int | None, needs: Needs = NO_NEEDS
+) -> tuple[int, str]:
     """The number of processes on this machine, and a line to log if a resumed run had another number.
 
     Args:
         config: the section `runtime`, which may ask for a number.
-        global_batch: rows of an optimizer step; the default number of processes divides it.
+        global_batch: rows of an optimizer step; processes that train on other rows divide it.
         stored: the number of processes that a resumed run has had; None for a new run.
+        needs: what else the number has to be; on a CPU more are started than there are cores if it asks for them.
 
     Raises:
         UserError: this machine cannot run so many processes.
@@ -264,24 +284,33 @@ def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | Non
         return place.local_world_size, ""
     most = _most(device)
     if config.processes is not None:
-        if config.processes > 1 and sys.platform == "win32":
-            raise UserError(f"runtime.processes={config.processes}: on Windows a run is one process here; leave it out")
-        if device != "cpu" and config.processes > most:
-            raise UserError(
-                f"runtime.processes={config.processes}: this machine has {most} {device} devices; leave it out"
-            )
-        if config.processes > 1 and own_command() is None:
-            raise UserError(
-                f"runtime.processes={config.processes}: only a program that was started by its own command line can "
-                "start others; leave it out, or use torchrun"
-            )
+        _require_startable(config.processes, device, most)
         return config.processes, ""
-    if not _can_start():
-        most = 1
-    if stored is None:
-        return _divisor(global_batch, most), ""
-    n = _divisor(global_batch, stored if device == "cpu" and _can_start() else min(stored, most))
-    return n, "" if n == stored else f"the run has had {stored} processes, here it can have {n}"
+    is_free = device == "cpu" and _can_start()
+    most = most if _can_start() else 1
+    wanted = most if stored is None else stored if is_free else min(stored, most)
+    if needs.multiple > most and not is_free:
+        raise UserError(
+            f"{needs.flags}: needs a multiple of {needs.multiple} processes, and here it can have {most}; "
+            "give smaller numbers, or start the processes of several machines with torchrun"
+        )
+    n = _number_of_processes(global_batch, max(wanted, needs.multiple), needs)
+    if stored is None or n == stored:
+        return n, ""
+    return n, f"the run has had {stored} processes, here it {'can have' if n < stored else 'needs'} {n}"
+
+
+def _require_startable(n: int, device: str, most: int) -> None:
+    """Refuse a number of processes that was asked for."""
+    if n > 1 and sys.platform == "win32":
+        raise UserError(f"runtime.processes={n}: on Windows a run is one process here; leave it out")
+    if device != "cpu" and n > most:
+        raise UserError(f"runtime.processes={n}: this machine has {most} {device} devices; leave it out")
+    if n > 1 and own_command() is None:
+        raise UserError(
+            f"runtime.processes={n}: only a program that was started by its own command line can start others; "
+            "leave it out, or use torchrun"
+        )
 
 
 def _can_start() -> bool:
@@ -299,6 +328,7 @@ def _most(device: str) -> int:
     return min(_MAX_ON_CPU, physical_cores())
 
 
-def _divisor(total: int, most: int) -> int:
-    """The largest number up to `most` that divides `total`."""
-    return max((n for n in range(1, most + 1) if total % n == 0), default=1)
+def _number_of_processes(global_batch: int, most: int, needs: Needs) -> int:
+    """The largest number up to `most` that is what it needs to be, and among which the rows divide evenly."""
+    possible = range(needs.multiple, most + 1, needs.multiple)
+    return max((n for n in possible if global_batch % (n // needs.sharing) == 0), default=needs.multiple)

@@ -96,6 +96,7 @@ def load(state: TrainState, directory: Path) -> None:
     state.best_by = resume.get("best_by", state.best_by)
     state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
     state.memory = Memory(**resume.get("memory", {}))
+    state.cuts = max(state.cuts, resume.get("cuts", 0))  # a run that goes back keeps what it has found since
     if state.runtime.attention == "auto":  # the form measured when the run began; another one rounds differently
         set_attention(state.model, resume.get("attention", "fused"))
 

@@ -160,6 +160,7 @@ def resume_values(state: TrainState, stream: Any) -> dict[str, Any]:
         "scaler": state.scaler.state_dict(),
         "memory": asdict(state.memory),
         "attention": attention_form(state.model),
+        "cuts": state.cuts,
     }
 
 

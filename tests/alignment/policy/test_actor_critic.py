@@ -108,12 +108,17 @@ def worker(worker: Worker) -> Worker:
 
 
 @pytest.mark.parametrize(
-    ("kind", "splits"), [("two_models", ((1, 8), (2, 2), (4, 1))), ("one_trunk", ((1, 8), (2, 2)))]
+    ("kind", "splits"),
+    [
+        ("two_models", ((1, 8), (2, 2))),
+        ("one_trunk", ((1, 8), (2, 2))),
+        pytest.param("two_models", ((1, 8), (4, 1)), marks=pytest.mark.campaign),
+    ],
 )
 def test_ranks_take_the_step_of_one(
     worker: Worker, kind: str, splits: tuple[tuple[int, int], ...], tmp_path: Path
 ) -> None:
-    """Two ranks, and four with another micro-batch, have the same weights after a step as one with the whole batch."""
+    """Several ranks with another micro-batch have the same weights after a step as one with the whole batch."""
     found = {}
     for ranks, micro_batch in splits:
         out = tmp_path / str(ranks)

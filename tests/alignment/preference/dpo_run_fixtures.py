@@ -45,6 +45,19 @@ def train(
     return trained
 
 
+@pytest.fixture(scope="module")
+def finished(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`finished(*flags)`: a run on one rank with these flags, which is trained once; not to be changed."""
+    runs: dict[tuple[str, ...], Path] = {}
+
+    def run(*more: str) -> Path:
+        if more not in runs:
+            runs[more] = train(tmp_path_factory.mktemp("finished") / "run", *more)
+        return runs[more]
+
+    return run
+
+
 def tensors(run: Path, step: int = 4, name: str = WHOLE) -> dict[str, torch.Tensor]:
     return load_file(run / f"step_{step:08d}" / name)
 

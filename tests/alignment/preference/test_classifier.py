@@ -69,7 +69,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def straight(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
+    """A finished run; not to be changed."""
     return train(tmp_path_factory.mktemp("straight") / "run")
 
 
@@ -77,7 +77,7 @@ def tensors(run: Path, step: int = 4, name: str = "model.safetensors") -> dict[s
     return load_file(run / f"step_{step:08d}" / name)
 
 
-@pytest.mark.parametrize(("ranks", "micro_batch"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("ranks", "micro_batch"), [(2, 1), pytest.param(4, 1, marks=pytest.mark.campaign)])
 def test_ranks_are_one_with_the_whole_batch(
     train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
 ) -> None:
@@ -90,9 +90,11 @@ def test_ranks_are_one_with_the_whole_batch(
 
 
 @pytest.mark.parametrize("more", [(), LORA], ids=["full", "lora"])
-def test_a_resumed_run_is_the_straight_one(train: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_a_resumed_run_is_the_straight_one(
+    train: Callable[..., Path], straight: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     """To the bit, in full and with LoRA; the head is trained in both."""
-    run, copy = train(tmp_path / "run", *more), tmp_path / "copy"
+    run, copy = train(tmp_path / "run", *more) if more else straight, tmp_path / "copy"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "step_00000004")
     (copy / "latest").write_text("step_00000002\n", encoding="utf-8")

@@ -8,30 +8,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dpo_run_fixtures import ADAPTER, LORA, WHOLE, resumed, tensors, train
+from dpo_run_fixtures import ADAPTER, LORA, WHOLE, finished, resumed, tensors, train
 from training_fixtures import Worker
 
 from babyllm.training.recording.records import read_metrics
 
-__all__ = ["train"]
+__all__ = ["finished", "train"]
 
 
 @pytest.fixture(scope="module")
-def straight(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(finished: Callable[..., Path]) -> Path:
     """A finished run."""
-    return train(tmp_path_factory.mktemp("straight") / "run")
+    return finished()
 
 
-def test_four_ranks_are_one_for_any_micro_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "micro_batch"), [(1, 8), pytest.param(4, 2, marks=pytest.mark.campaign)])
+def test_ranks_are_one_for_any_micro_batch(
+    train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
+) -> None:
     """Weights after four steps, within 1e-5."""
-    for more, ranks in ((), 4), (("--data.micro_batch=8",), 1):
-        run = train(tmp_path / f"run-{ranks}", *more, ranks=ranks)
-        torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    run = train(tmp_path / "run", f"--data.micro_batch={micro_batch}", ranks=ranks)
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
 
 
-def test_two_ranks_learn_one_adapter(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_ranks_learn_one_adapter(train: Callable[..., Path], finished: Callable[..., Path], tmp_path: Path) -> None:
     """With the adapter switched off for the reference, under DDP, within 1e-5."""
-    one, two = train(tmp_path / "one", *LORA), train(tmp_path / "two", *LORA, ranks=2)
+    one, two = finished(*LORA), train(tmp_path / "two", *LORA, ranks=2)
     torch.testing.assert_close(tensors(two, name=ADAPTER), tensors(one, name=ADAPTER), rtol=0, atol=1e-5)
 
 
@@ -69,19 +71,20 @@ def test_log_probabilities_of_held_out_answers_are_measured(straight: Path) -> N
 
 
 @pytest.mark.parametrize("more", [(), LORA, ("--lora.rank=4",), ("--loss.name=apo_zero_unpaired",)], ids=str)
-def test_a_resumed_run_is_the_straight_one(train: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_a_resumed_run_is_the_straight_one(
+    train: Callable[..., Path], finished: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]
+) -> None:
     """To the bit: in full, with an adapter and the reference either way, and for answers with verdicts."""
-    run = train(tmp_path / "run", *more)
+    run = finished(*more)
     copy = resumed(run, tmp_path / "copy", train, *more)
     name = ADAPTER if "--lora.rank=4" in more else WHOLE
     one, other = tensors(run, name=name), tensors(copy, name=name)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_the_adapter_switched_off_is_the_stored_reference(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_adapter_switched_off_is_the_stored_reference(finished: Callable[..., Path]) -> None:
     """Either way the same adapter is learned."""
-    by_file = train(tmp_path / "stored", "--lora.rank=4")
-    by_adapter = train(tmp_path / "off", *LORA)
+    by_file, by_adapter = finished("--lora.rank=4"), finished(*LORA)
     torch.testing.assert_close(tensors(by_file, name=ADAPTER), tensors(by_adapter, name=ADAPTER), rtol=0, atol=1e-5)
     assert not (by_adapter / "pairs" / "reference.json").exists()
 

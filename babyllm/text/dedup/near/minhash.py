@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from babyllm.errors import UserError
 from babyllm.ragged import U64, Ragged, mix, reduce_rows
 
 _CHUNK = 1 << 17  # shingles processed at once: they stay in a core's cache
+_AT_ONCE = 1 << 16  # products of few texts, computed in one call
 EMPTY = np.uint32(0xFFFFFFFF)
 MOST_ROWS = 5  # of a default band: at a threshold of 0.85, one in some thousands of dissimilar pairs shares a key
 
@@ -74,6 +76,9 @@ def signatures(shingles: Ragged, n: int) -> NDArray[np.uint32]:
     """(n, texts) uint32 MinHash signatures; EMPTY in the column of a text without shingles."""
     multipliers = _multipliers(n)
     result = np.empty((n, len(shingles.offsets) - 1), np.uint32)
+    if n * len(shingles.values) <= _AT_ONCE and (shingles.lengths() > 0).all():
+        hashes = (shingles.values >> np.uint64(32)).astype(np.uint32)
+        return np.minimum.reduceat(multipliers[:, None] * hashes, shingles.offsets[:-1], axis=1, out=result)
     first = 0
     while first < result.shape[1]:
         last = max(first + 1, int(np.searchsorted(shingles.offsets, shingles.offsets[first] + _CHUNK)) - 1)
@@ -127,6 +132,7 @@ class MinHash:
         return "MinHash", f"{n} bands of {rows} rows, recall {recall:.4f} at the threshold"
 
 
+@cache
 def _multipliers(n: int) -> NDArray[np.uint32]:
     """(n,) uint32 odd numbers, so that each multiplication is a permutation of the 32-bit values."""
     numbers = mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))

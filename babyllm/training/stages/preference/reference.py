@@ -20,7 +20,7 @@ from babyllm.data.order.shuffle import Rows
 from babyllm.data.rows.references import MARK, reference_file
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, write_sealed_json
-from babyllm.model.interface import Model
+from babyllm.model.interface import Model, sorted_weights
 from babyllm.objectives.preference.preference_losses import answer_logps
 from babyllm.parallel.tensors import whole_tensor
 from babyllm.parallel.twin import readable, whole
@@ -89,7 +89,7 @@ def _made_of(directory: Path) -> dict[str, object]:
 def _digest(model: Model) -> str:
     """The sha256 of the weights, of which a rank gathers one at a time if they are divided."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted_weights(model):
         digest.update(name.encode())
         digest.update(whole_tensor(tensor.detach()).cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
