@@ -85,7 +85,7 @@ class Takedowns:
         return found
 
     def refuse(self, records: Iterable[Document | Rejected]) -> Iterator[Document | Rejected]:
-        """The records in order; a document that is taken down is a rejected record, whose text is not told."""
+        """The records in order; a document that is taken down is a rejected record, without its text."""
         if not self:
             yield from records
             return

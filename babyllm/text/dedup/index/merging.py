@@ -1,7 +1,7 @@
 """Generations of an index merged into one: the same documents in the same order, without those taken down.
 
 keys of all generations, by range -> rows renumbered, sorted -> one file for each range
-documents, shingles -> the same files; those that hold a document taken down are written anew without it
+documents, shingles -> the same files; those that hold a document taken down are written again without it
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ hits, by generation -> describe_kept -> part.parquet (without texts), and the fi
 wanted kept documents -> fetch_sets -> their shingles
 
 In a range of keys only those of new documents are kept, so what follows depends on the new documents and on the
-candidates for them, not on the size of the index. A kept document that was taken down is no candidate.
+candidates for them, not on the size of the index. Documents that were taken down are not candidates.
 """
 
 from __future__ import annotations

@@ -131,4 +131,4 @@ def sets_in(table: pa.Table) -> Ragged:
 
 def damaged(path: Path, error: Exception) -> UserError:
     """The error of a file of an index that cannot be read."""
-    return UserError(f"{path}: cannot be read ({error}); restore the index from a copy, or build it anew")
+    return UserError(f"{path}: cannot be read ({error}); restore the index from a copy, or build it again")
