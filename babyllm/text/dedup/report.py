@@ -52,6 +52,8 @@ def summarize(
     for corpus in corpora:
         for domain, count in corpus.domains().items():
             before[domain] = before.get(domain, 0) + count.documents
+    for domain in result.taken_names["domain"].to_pylist():
+        before[domain] -= 1
     if trimming:
         before = {domain: n - trimming.losses.get(domain, Loss()).removed for domain, n in before.items()}
     tables = [_methods(result), _domains(result, before), _domain_pairs(result, before), _sizes(result)]
@@ -111,6 +113,8 @@ def _facts(
             ("characters removed with the spans", cut.characters),
             ("documents cut", cut.trimmed),
         ]
+    if len(result.taken):
+        facts.append(("taken down", len(result.taken)))
     if config.fold:
         facts.append(("exact without", ", ".join(config.fold)))
     if config.near:

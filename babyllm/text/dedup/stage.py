@@ -28,6 +28,7 @@ from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, about_corpus, op
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate, steps
 from babyllm.text.dedup.dedup_config import DedupConfig
+from babyllm.text.dedup.index.kept_documents import open_kept
 from babyllm.text.dedup.near.linking import Steps, find_links, save
 from babyllm.text.dedup.near.methods import METHODS
 from babyllm.text.dedup.report import summarize
@@ -37,6 +38,7 @@ from babyllm.text.dedup.steps import Setting
 from babyllm.text.dedup.substrings.cutting import Cutting, cut_substrings
 from babyllm.text.dedup.trimming import Trimming, trim_inputs, write_trimmed
 from babyllm.text.readers import Source
+from babyllm.text.takedowns import find_takedowns
 
 CLUSTERS, CONTAMINATED, TRIMMED = "clusters.parquet", "contaminated.parquet", "trimmed.parquet"
 CUT = "substrings.parquet"
@@ -62,22 +64,29 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         UserError: an input is not a corpus, a setting cannot be met, or `out` holds something else.
     """
     _check(config)
-    require_apart(out, [*inputs, *map(Path, (*config.against, *config.decontaminate))])
+    kept_in = [config.index] if config.index else []
+    require_apart(out, [*inputs, *map(Path, (*config.against, *config.decontaminate, *kept_in))])
     corpora = [open_corpus(path) for path in (*inputs, *map(Path, config.against))]
     evaluation = decontaminate.evaluation_files(config.decontaminate)
     about = _about(corpora, evaluation, config)
+    kept = open_kept(config, about)
+    takedowns = find_takedowns([*inputs, *map(Path, config.against), *kept.directories()], config.takedowns)
+    about |= kept.about() | takedowns.about()
     if is_done(out, about_corpus(out), about):
+        kept.require_added(out)
         return None
-    with work_directory(out, work=config.work) as directory:
+    with work_directory(out, work=config.work) as directory, kept.held():
         files = files_of(corpora)
         trimming = _trimming(files, len(inputs), config, directory, about, out)
         files = [*trimming.files, *files[len(inputs) :]] if trimming else files
         slices = cut(files, config.work.partition_bytes)
         pieces = [piece for of_corpus in slices for piece in of_corpus]
-        run = Steps(Setting(config, _n_documents(pieces), directory), about)
+        run = Steps(Setting(config, _n_documents(pieces), directory, takedowns), about)
         benchmarks = _benchmarks(evaluation, config, directory)
         items = [(piece, number < len(inputs)) for number, of_corpus in enumerate(slices) for piece in of_corpus]
-        result = collect(run, slices, len(inputs), find_links(run, items))
+        run, recalled, fetch = kept.recalled(run, items)
+        slices, pieces = [*slices, recalled], [*pieces, *recalled]
+        result = collect(run, slices, len(inputs), find_links(run, items, fetch))
         n_left = sum(piece.n for of_corpus in slices[: len(inputs)] for piece in of_corpus) - len(result.removed)
         require_documents(n_left, reasons_of(result) | (trimming.reasons() if trimming else {}), out)
         made = directory / MADE
@@ -95,6 +104,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config, trimming, cutting)
         write_report(made, report)
         write_corpus(made, parts, about)
+        kept.add(run, [piece for of_corpus in slices[: len(inputs)] for piece in of_corpus], result.removed)
         publish(out, [*(part.file for part in parts), CLUSTERS, CONTAMINATED, TRIMMED, CUT, *REPORT_FILES, MANIFEST])
     discard_work(out)
     return report

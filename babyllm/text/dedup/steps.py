@@ -1,7 +1,7 @@
 """The work on one partition in each step of the stage: functions that write their results into a folder.
 
 count    slice -> frequencies.npy                      (SimHash with tfidf only)
-sketch   slice -> lengths, exact, minhash, simhash, simhash-prints, contaminated (.npy)
+sketch   slice -> lengths, exact, minhash, simhash, simhash-prints, contaminated, taken (.npy); sets for an index
 exact    range of exact keys -> links.npy              (repetition, the document it repeats)
 propose  ranges of band or table keys -> pairs.npy, members.npy, offsets.npy
 shingle  slice -> the sets of its documents in a pair or group
@@ -36,9 +36,11 @@ from babyllm.text.dedup.near.shingles import distinct, shingles
 from babyllm.text.dedup.near.verify import Links, SetStore, verify, verify_groups, verify_in_order, write_sets
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.slices import Slice, read, read_texts
+from babyllm.text.takedowns import NO_TAKEDOWNS, Takedowns
 
 GRAMS = "grams.bin"  # the n-grams of the evaluation sets
 IDF = "idf.npy"  # the inverse document frequencies of shingles
+RECALLED = "recalled-"  # beginning of the steps whose folders follow those of the new documents, see `index.recall`
 _ROW_GROUP_BYTES = 2 << 20
 
 
@@ -50,15 +52,26 @@ class Setting:
         config: settings of the stage.
         n_documents: number of documents in all corpora.
         directory: directory of the intermediate files.
+        takedowns: documents that are removed whatever they say.
     """
 
     config: DedupConfig
     n_documents: int
     directory: Path
+    takedowns: Takedowns = NO_TAKEDOWNS
 
     def folders(self, step: str) -> list[Path]:
-        """The finished folders of a step, in their order."""
+        """The finished folders of a step, in their order; then those of documents recalled from an index."""
+        own = self.own_folders("sketch" if step == "sets" and self.keeps_sets() else step)
+        return own + (self.own_folders(RECALLED + step) if self.config.index else [])
+
+    def own_folders(self, step: str) -> list[Path]:
+        """The same without recalled documents."""
         return sorted(folder for folder in (self.directory / step).glob("[0-9]*") if folder.is_dir())
+
+    def keeps_sets(self) -> bool:
+        """Whether the sketches hold the shingles of all documents, because an index will."""
+        return self.config.index is not None and bool(self.config.near)
 
     def method(self, name: str) -> Method:
         """The method of this name for finding near-duplicates."""
@@ -82,6 +95,9 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
     benchmarks = decontaminate.load(grams, config.decontaminate_words) if is_checked and grams.exists() else None
     methods = {name: setting.method(name) for name in config.near}
     found: dict[str, list[NDArray[Any]]] = {}
+    sets = [Ragged(NO_PAIRS, np.zeros(1, np.int64))]
+    taken = _taken(piece, setting.takedowns)
+    found["taken"] = [np.flatnonzero(taken) + first]
 
     def add(name: str, value: NDArray[Any]) -> None:
         found.setdefault(name, []).append(value)
@@ -90,34 +106,56 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
         folded, numbers = fold(texts), np.arange(first, first + len(texts))
         first += len(texts)
         add("lengths", pc.utf8_length(texts).to_numpy())
-        is_clean = np.ones(len(texts), bool)
+        is_clean = ~taken[numbers - piece.first]
         if benchmarks:
             n_matches, gram = decontaminate.matches(folded, benchmarks)
-            is_clean = n_matches == 0
-            add("contaminated", np.stack([numbers, n_matches, gram])[:, ~is_clean])
+            add("contaminated", np.stack([numbers, n_matches, gram])[:, is_clean & (n_matches > 0)])
+            is_clean &= n_matches == 0
         hashed = hash_rows(exact_forms(texts, config.fold))
+        if config.index is not None:
+            add("hashes", np.stack(hash_rows(exact_forms(texts, [])) if config.fold else hashed))
         add("exact", np.stack([*hashed, numbers.view(np.uint64)])[:, is_clean])
         if not methods:
             continue
         hashes = shingles(folded, config.shingles)
         is_clean &= hashes.lengths() > 0
+        if setting.keeps_sets():
+            sets.append(distinct(hashes))
         for name, method in methods.items():
             keys, prints = method.sketch(hashes)
             add(name, entries(keys[:, is_clean], numbers[is_clean]))
             if prints is not None:
                 add(f"{name}-prints", prints)
     _save_sketch(found, folder)
+    if setting.keeps_sets():
+        write_sets(folder, np.arange(piece.first, first), _concatenated(sets))
     return {"contaminated": sum(part.shape[1] for part in found.get("contaminated", []))}
 
 
 def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
     for name, parts in found.items():
-        whole = np.concatenate(parts, axis=0 if name == "lengths" or name.endswith("-prints") else 1)
+        whole = np.concatenate(parts, axis=0 if parts[0].ndim == 1 or name.endswith("-prints") else 1)
         if name in METHODS:
             whole.sort(axis=1)
         elif name == "exact":
             whole = whole[:, np.argsort(whole[0])]
         np.save(folder / f"{name}.npy", whole)
+
+
+def _taken(piece: Slice, takedowns: Takedowns) -> NDArray[np.bool_]:
+    """(documents,) bool: whether each document of a slice is taken down."""
+    if not takedowns:
+        return np.zeros(piece.n, bool)
+    rows = read(piece, ["id", "text", "url"])
+    return np.concatenate([np.zeros(0, bool), *(named_in(takedowns, batch, piece.prefix) for batch in rows)])
+
+
+def named_in(takedowns: Takedowns, rows: pa.RecordBatch, prefix: str) -> NDArray[np.bool_]:
+    """(rows,) bool: whether each row of a slice is taken down; with the prefix of its id or without."""
+    ids = rows.column("id").to_pylist()
+    urls = rows.column("url").to_pylist() if "url" in rows.schema.names else ()
+    found = takedowns.names(ids, urls, rows.column("text"))
+    return found | takedowns.names_hashed([name.removeprefix(prefix) for name in ids], (), ())
 
 
 def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
@@ -208,9 +246,12 @@ def shingle(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None
         row += len(texts)
         if len(rows):
             sets.append(distinct(shingles(fold(texts.take(pa.array(rows))), setting.config.shingles)))
-    lengths = np.concatenate([part.lengths() for part in sets])
-    whole = Ragged(np.concatenate([part.values for part in sets]), offsets_of(lengths))
-    write_sets(folder, numbers + piece.first, whole)
+    write_sets(folder, numbers + piece.first, _concatenated(sets))
+
+
+def _concatenated(rows: Sequence[Ragged]) -> Ragged:
+    lengths = np.concatenate([part.lengths() for part in rows])
+    return Ragged(np.concatenate([part.values for part in rows]), offsets_of(lengths))
 
 
 def compare(item: tuple[str, int, int], folder: Path, *, setting: Setting, method: str) -> None:
