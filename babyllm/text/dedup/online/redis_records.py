@@ -1,12 +1,13 @@
 """The kept records in Redis, where several processes and machines can add to them.
 
     n -> number of records      settings -> JSON      r<number> -> n, id, set of shingles of a record
-    b<bucket> -> hash: rest of a key -> numbers of the newest records with that key, 4 bytes each
+    b<bucket> -> entries, the newest first: rest of a key (2 bytes) and number of a record that has it (4 bytes)
 
-Redis stores a hash of few short fields without pointers, so an entry takes about ten bytes. A process looks its batch
-up, compares, and stores what it keeps, with the entries as they will be, if no other process has added a record
-meanwhile; otherwise it starts again. So of several processes that add near-duplicates one keeps its own. What survives
-a loss of power is up to the settings of the server (`appendonly`, `appendfsync`).
+A command costs Redis about as much as the reading of fifty keys by one, so a script reads or writes a thousand buckets
+by a command, and a bucket holds the entries of several keys. A process looks the buckets of its batch up, compares, and
+stores the records it keeps and their buckets as they will be, if no other process has added a record meanwhile;
+otherwise it starts again. So of several processes that add near-duplicates one keeps its own. What survives a loss of
+power is up to the settings of the server (`appendonly`, `appendfsync`).
 """
 
 from __future__ import annotations
@@ -30,34 +31,52 @@ from babyllm.text.dedup.online.record_storage import keep_new
 from babyllm.text.dedup.online.sketches import Sketch
 
 _FIND = """
-local call, sub, char, bucket, keys = redis.call, string.sub, string.char, KEYS[1] .. 'b', ARGV[1]
+local sub, pack, bucket, keys = string.sub, struct.pack, KEYS[1] .. 'b', ARGV[1]
 local found, n = {}, 0
-for i = 1, #keys, 5 do
-  local numbers = call('HGET', bucket .. sub(keys, i, i + 2), sub(keys, i + 3, i + 4)) or ''
-  found[n + 1] = char(#numbers / 4)
-  found[n + 2] = numbers
-  n = n + 2
+for start = 1, #keys, 3000 do
+  local names = {}
+  for i = start, math.min(start + 3000, #keys + 1) - 1, 3 do
+    names[(i - start) / 3 + 1] = bucket .. sub(keys, i, i + 2)
+  end
+  for _, entries in ipairs(redis.call('MGET', unpack(names))) do
+    entries = entries or ''
+    found[n + 1] = pack('<I4', #entries)
+    found[n + 2] = entries
+    n = n + 2
+  end
 end
-return {call('GET', KEYS[1] .. 'n') or '0', table.concat(found)}
+return {redis.call('GET', KEYS[1] .. 'n') or '0', table.concat(found)}
 """
 _STORE = """
-local call, sub, bucket, entries = redis.call, string.sub, KEYS[1] .. 'b', ARGV[2]
-if (call('GET', KEYS[1] .. 'n') or '0') ~= ARGV[1] then return 0 end
+local sub, unpacked, bucket, stored = string.sub, struct.unpack, KEYS[1] .. 'b', ARGV[2]
+if (redis.call('GET', KEYS[1] .. 'n') or '0') ~= ARGV[1] then return 0 end
+local values, n = {}, 0
+local function put(name, value)
+  values[n + 1], values[n + 2] = name, value
+  n = n + 2
+  if n == 2000 then
+    redis.call('MSET', unpack(values, 1, n))
+    n = 0
+  end
+end
 local i = 1
-while i < #entries do
-  local stop = i + 5 + 4 * string.byte(entries, i + 5)
-  call('HSET', bucket .. sub(entries, i, i + 2), sub(entries, i + 3, i + 4), sub(entries, i + 6, stop))
-  i = stop + 1
+while i <= #stored do
+  local size = unpacked('<I4', stored, i + 3)
+  put(bucket .. sub(stored, i, i + 2), sub(stored, i + 7, i + 6 + size))
+  i = i + 7 + size
 end
-local n = tonumber(ARGV[1])
+local number = tonumber(ARGV[1])
 for record = 3, #ARGV do
-  call('SET', KEYS[1] .. 'r' .. struct.pack('<I4', n), ARGV[record])
-  n = n + 1
+  put(KEYS[1] .. 'r' .. struct.pack('<I4', number), ARGV[record])
+  number = number + 1
 end
-call('SET', KEYS[1] .. 'n', string.format('%d', n))
+put(KEYS[1] .. 'n', string.format('%d', number))
+if n > 0 then redis.call('MSET', unpack(values, 1, n)) end
 return 1
 """
-_PLACE_BYTES = 5  # of a key: three of its bucket and two of its rest
+_ENTRY = np.dtype([("rest", "<u2"), ("number", "<u4")])
+_REST_BITS = 12  # of the 32 of a key; the upper ones are its bucket
+_REST = (1 << _REST_BITS) - 1
 _HEAD = struct.Struct("<2I")  # n, bytes of the id
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -68,12 +87,12 @@ class _Found(NamedTuple):
     Attributes:
         n: number of records, as Redis has it.
         matches: match of each text.
-        runs: numbers of the records that have each key of the text's own sketch, packed, by place.
+        buckets: entries of the buckets of the texts' keys, by name.
     """
 
     n: bytes
     matches: list[Match | None]
-    runs: list[dict[bytes, bytes]]
+    buckets: dict[bytes, bytes]
 
 
 class RedisRecords:
@@ -128,7 +147,7 @@ class RedisRecords:
                 found = self._find_all(sketches)
                 fresh = Kept(len(sketches[0][0].keys), self._threshold)
                 matches, new = keep_new(fresh, ids, sketches, found.matches)
-                entries = _entries(int(found.n), [found.runs[i] for i in new])
+                entries = _changed(found, [sketches[i][0].keys for i in new])
                 contents = [_content(ids[i], sketches[i][0]) for i in new]
                 if not new or self._store(keys=[self._prefix], args=[found.n, entries, *contents]):
                     return matches
@@ -139,23 +158,20 @@ class RedisRecords:
 
     def _find_all(self, sketches: Sequence[Sequence[Sketch]]) -> _Found:
         flat = [(text, sketch) for text, some in enumerate(sketches) for sketch in some]
-        places = _places([sketch.keys for _, sketch in flat])
-        n, answer = self._look_up(keys=[self._prefix], args=[b"".join(places)])
-        runs = _runs(answer)
-        n_tables = len(runs) // len(flat)
-        of_sketch = [runs[i : i + n_tables] for i in range(0, len(runs), n_tables)]
-        candidates = [most_shared(_shared(found)) for found in of_sketch]
+        keys = np.array([sketch.keys for _, sketch in flat], np.uint32)
+        names = (keys.ravel() >> _REST_BITS).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+        n, answer = self._look_up(keys=[self._prefix], args=[names])
+        values = _values(answer)
+        candidates = [most_shared(shared) for shared in _shared(keys, values)]
         wanted = sorted({number for numbers in candidates for number in numbers})
         records = dict(zip(wanted, self._read(wanted), strict=True))
         best: list[Match | None] = [None] * len(sketches)
-        own: list[dict[bytes, bytes]] = [{} for _ in sketches]
-        for i, ((text, sketch), numbers) in enumerate(zip(flat, candidates, strict=True)):
+        for (text, sketch), numbers in zip(flat, candidates, strict=True):
             for number in numbers:
                 id, shingles = records[number]
                 best[text] = better(best[text], id, jaccard(sketch.shingles, shingles, self._threshold))
-            if not own[text]:  # the first sketch of a text is its own
-                own[text] = dict(zip(places[i * n_tables : (i + 1) * n_tables], of_sketch[i], strict=True))
-        return _Found(n, [match if match and match.similarity >= self._threshold else None for match in best], own)
+        matches = [match if match and match.similarity >= self._threshold else None for match in best]
+        return _Found(n, matches, dict(zip((names[i : i + 3] for i in range(0, len(names), 3)), values, strict=True)))
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint32]]]:
         """The id and the set of each record."""
@@ -174,49 +190,52 @@ class RedisRecords:
             raise UserError(f"{self._shown}: Redis answers: {in_one_line(error)}") from error
 
 
-def _places(keys: Sequence[Sequence[int]]) -> list[bytes]:
-    """The bucket and the rest of each key of some sketches, one after the other."""
-    parts = np.array(keys, ">u4").reshape(-1, 1).view(np.uint8)
-    places = np.empty((len(parts), _PLACE_BYTES), np.uint8)
-    places[:, :2], places[:, 2], places[:, 3], places[:, 4] = (
-        parts[:, :2],
-        parts[:, 2] & 224,
-        parts[:, 2] & 31,
-        parts[:, 3],
-    )
-    packed = places.tobytes()
-    return [packed[i : i + _PLACE_BYTES] for i in range(0, len(packed), _PLACE_BYTES)]
-
-
-def _runs(answer: bytes) -> list[bytes]:
-    """The numbers of the records of each key, from the answer of `_FIND`, where a byte before them counts them."""
-    runs, position = [], 0
+def _values(answer: bytes) -> list[bytes]:
+    """The entries of each bucket, from the answer of `_FIND`, where 4 bytes before them tell their length."""
+    values, position = [], 0
     while position < len(answer):
-        end = position + 1 + 4 * answer[position]
-        runs.append(answer[position + 1 : end])
-        position = end
-    return runs
+        start = position + 4
+        position = start + int.from_bytes(answer[position:start], "little")
+        values.append(answer[start:position])
+    return values
 
 
-def _shared(runs: Sequence[bytes]) -> Counter[int]:
-    """The number of keys that each record shares."""
-    numbers = b"".join(runs)
-    return Counter(struct.unpack(f"<{len(numbers) // 4}I", numbers))
-
-
-def _entries(n: int, records: Sequence[dict[bytes, bytes]]) -> bytes:
-    """What `_STORE` writes: for each key its place, a byte that counts the numbers, and the numbers, the newest first.
+def _shared(keys: NDArray[np.uint32], values: Sequence[bytes]) -> list[Counter[int]]:
+    """The number of keys that each record shares with each sketch.
 
     Args:
-        n: number of the first of the records.
-        records: numbers that each record's keys have had so far, by place.
+        keys: (sketches, tables) keys.
+        values: entries of the bucket of each key, in the same order.
     """
-    entries: dict[bytes, bytes] = {}
-    for number, runs in enumerate(records, n):
+    entries = np.frombuffer(b"".join(values), _ENTRY)
+    owner = np.repeat(np.arange(keys.size), [len(value) // _ENTRY.itemsize for value in values])
+    is_shared = entries["rest"] == (keys.ravel() & _REST)[owner]
+    shared: list[Counter[int]] = [Counter() for _ in keys]
+    sketch = owner[is_shared] // keys.shape[1]
+    for i, number in zip(sketch.tolist(), entries["number"][is_shared].tolist(), strict=True):
+        shared[i][number] += 1
+    return shared
+
+
+def _changed(found: _Found, records: Sequence[Sequence[int]]) -> bytes:
+    """The buckets that change with further records, whose keys these are, for `_STORE`: name, length, entries."""
+    changed: dict[bytes, bytes] = {}
+    for number, keys in enumerate(records, int(found.n)):
         newest = struct.pack("<I", number)
-        for place, older in runs.items():
-            entries[place] = (newest + entries.get(place, older))[: 4 * CHAIN]
-    return b"".join(b"%b%c%b" % (place, len(numbers) // 4, numbers) for place, numbers in entries.items())
+        for key in keys:
+            bucket, rest = (key >> _REST_BITS).to_bytes(3, "big"), (key & _REST).to_bytes(2, "little")
+            older = changed[bucket] if bucket in changed else found.buckets[bucket]
+            changed[bucket] = _newest(rest + newest + older)
+    return b"".join(b"%b%b%b" % (name, struct.pack("<I", len(value)), value) for name, value in changed.items())
+
+
+def _newest(value: bytes) -> bytes:
+    """The entries of a bucket without the oldest of the first one's key, if there are more than `CHAIN` of this key."""
+    size, rest = _ENTRY.itemsize, value[:2]
+    if len(value) <= CHAIN * size:
+        return value
+    same = [i for i in range(0, len(value), size) if value[i : i + 2] == rest]
+    return value if len(same) <= CHAIN else value[: same[-1]] + value[same[-1] + size :]
 
 
 def _content(id: str, sketch: Sketch) -> bytes:
