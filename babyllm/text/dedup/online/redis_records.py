@@ -3,11 +3,11 @@
     n -> number of records      settings -> JSON      r<number> -> n, id, set of shingles of a record
     b<bucket> -> entries, the newest first: rest of a key (2 bytes) and number of a record that has it (4 bytes)
 
-A command costs Redis about as much as the reading of fifty keys by one, so a script reads or writes a thousand buckets
-by a command, and a bucket holds the entries of several keys. A process looks the buckets of its batch up, compares, and
-stores the records it keeps and their buckets as they will be, if no other process has added a record meanwhile;
-otherwise it starts again. So of several processes that add near-duplicates one keeps its own. What survives a loss of
-power is up to the settings of the server (`appendonly`, `appendfsync`).
+A command within a script costs Redis more than a look-up, so one reads or writes a thousand buckets, and the scripts
+do not touch their names. A process looks the buckets of its batch up, compares, and stores the records it keeps and
+their buckets as they will be, if no other process has added a record meanwhile; otherwise it starts again. So of
+several processes that add near-duplicates one keeps its own. What survives a loss of power is up to the settings of the
+server (`appendonly`, `appendfsync`).
 """
 
 from __future__ import annotations
@@ -31,52 +31,28 @@ from babyllm.text.dedup.online.record_storage import keep_new
 from babyllm.text.dedup.online.sketches import Sketch
 
 _FIND = """
-local sub, pack, bucket, keys = string.sub, struct.pack, KEYS[1] .. 'b', ARGV[1]
-local found, n = {}, 0
-for start = 1, #keys, 3000 do
-  local names = {}
-  for i = start, math.min(start + 3000, #keys + 1) - 1, 3 do
-    names[(i - start) / 3 + 1] = bucket .. sub(keys, i, i + 2)
+local found = {}
+for start = 1, #ARGV, 1000 do
+  local values = redis.call('MGET', unpack(ARGV, start, math.min(start + 999, #ARGV)))
+  for i = 1, #values do
+    values[i] = values[i] or ''
   end
-  for _, entries in ipairs(redis.call('MGET', unpack(names))) do
-    entries = entries or ''
-    found[n + 1] = pack('<I4', #entries)
-    found[n + 2] = entries
-    n = n + 2
-  end
+  found[#found + 1] = table.concat(values, KEYS[2])
 end
-return {redis.call('GET', KEYS[1] .. 'n') or '0', table.concat(found)}
+return {redis.call('GET', KEYS[1]) or '0', table.concat(found, KEYS[2])}
 """
 _STORE = """
-local sub, unpacked, bucket, stored = string.sub, struct.unpack, KEYS[1] .. 'b', ARGV[2]
-if (redis.call('GET', KEYS[1] .. 'n') or '0') ~= ARGV[1] then return 0 end
-local values, n = {}, 0
-local function put(name, value)
-  values[n + 1], values[n + 2] = name, value
-  n = n + 2
-  if n == 2000 then
-    redis.call('MSET', unpack(values, 1, n))
-    n = 0
-  end
+if (redis.call('GET', KEYS[1]) or '0') ~= ARGV[1] then return 0 end
+for start = 2, #ARGV, 1000 do
+  redis.call('MSET', unpack(ARGV, start, math.min(start + 999, #ARGV)))
 end
-local i = 1
-while i <= #stored do
-  local size = unpacked('<I4', stored, i + 3)
-  put(bucket .. sub(stored, i, i + 2), sub(stored, i + 7, i + 6 + size))
-  i = i + 7 + size
-end
-local number = tonumber(ARGV[1])
-for record = 3, #ARGV do
-  put(KEYS[1] .. 'r' .. struct.pack('<I4', number), ARGV[record])
-  number = number + 1
-end
-put(KEYS[1] .. 'n', string.format('%d', number))
-if n > 0 then redis.call('MSET', unpack(values, 1, n)) end
 return 1
 """
+_END = b"\xff" * 6  # between the entries of two buckets; no key has this rest
 _ENTRY = np.dtype([("rest", "<u2"), ("number", "<u4")])
 _REST_BITS = 12  # of the 32 of a key; the upper ones are its bucket
 _REST = (1 << _REST_BITS) - 1
+_NOTHING = 0xFFFF  # rest of `_END`
 _HEAD = struct.Struct("<2I")  # n, bytes of the id
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -147,9 +123,7 @@ class RedisRecords:
                 found = self._find_all(sketches)
                 fresh = Kept(len(sketches[0][0].keys), self._threshold)
                 matches, new = keep_new(fresh, ids, sketches, found.matches)
-                entries = _changed(found, [sketches[i][0].keys for i in new])
-                contents = [_content(ids[i], sketches[i][0]) for i in new]
-                if not new or self._store(keys=[self._prefix], args=[found.n, entries, *contents]):
+                if not new or self._store_all(found, [(ids[i], sketches[i][0]) for i in new]):
                     return matches
 
     def close(self) -> None:
@@ -159,10 +133,9 @@ class RedisRecords:
     def _find_all(self, sketches: Sequence[Sequence[Sketch]]) -> _Found:
         flat = [(text, sketch) for text, some in enumerate(sketches) for sketch in some]
         keys = np.array([sketch.keys for _, sketch in flat], np.uint32)
-        names = (keys.ravel() >> _REST_BITS).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
-        n, answer = self._look_up(keys=[self._prefix], args=[names])
-        values = _values(answer)
-        candidates = [most_shared(shared) for shared in _shared(keys, values)]
+        names = [self._bucket(key) for _, sketch in flat for key in sketch.keys]
+        n, answer = self._look_up(keys=[self._prefix + b"n", _END], args=names)
+        candidates = [most_shared(shared) for shared in _shared(keys, answer)]
         wanted = sorted({number for numbers in candidates for number in numbers})
         records = dict(zip(wanted, self._read(wanted), strict=True))
         best: list[Match | None] = [None] * len(sketches)
@@ -171,7 +144,24 @@ class RedisRecords:
                 id, shingles = records[number]
                 best[text] = better(best[text], id, jaccard(sketch.shingles, shingles, self._threshold))
         matches = [match if match and match.similarity >= self._threshold else None for match in best]
-        return _Found(n, matches, dict(zip((names[i : i + 3] for i in range(0, len(names), 3)), values, strict=True)))
+        return _Found(n, matches, dict(zip(names, _values(answer), strict=True)))
+
+    def _store_all(self, found: _Found, records: Sequence[tuple[str, Sketch]]) -> bool:
+        """Store records with the entries of their keys, unless another process has added a record; whether it did."""
+        values: dict[bytes, bytes] = {}
+        for number, (id, sketch) in enumerate(records, int(found.n)):
+            newest = struct.pack("<I", number)
+            for key in sketch.keys:
+                bucket = self._bucket(key)
+                older = values[bucket] if bucket in values else found.buckets[bucket]
+                values[bucket] = _newest((key & _REST).to_bytes(2, "little") + newest + older)
+            values[self._prefix + b"r" + newest] = _content(id, sketch)
+        values[self._prefix + b"n"] = b"%d" % (int(found.n) + len(records))
+        pairs = [part for pair in values.items() for part in pair]
+        return bool(self._store(keys=[self._prefix + b"n"], args=[found.n, *pairs]))
+
+    def _bucket(self, key: int) -> bytes:
+        return self._prefix + b"b" + (key >> _REST_BITS).to_bytes(3, "big")
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint32]]]:
         """The id and the set of each record."""
@@ -190,25 +180,15 @@ class RedisRecords:
             raise UserError(f"{self._shown}: Redis answers: {in_one_line(error)}") from error
 
 
-def _values(answer: bytes) -> list[bytes]:
-    """The entries of each bucket, from the answer of `_FIND`, where 4 bytes before them tell their length."""
-    values, position = [], 0
-    while position < len(answer):
-        start = position + 4
-        position = start + int.from_bytes(answer[position:start], "little")
-        values.append(answer[start:position])
-    return values
-
-
-def _shared(keys: NDArray[np.uint32], values: Sequence[bytes]) -> list[Counter[int]]:
+def _shared(keys: NDArray[np.uint32], answer: bytes) -> list[Counter[int]]:
     """The number of keys that each record shares with each sketch.
 
     Args:
         keys: (sketches, tables) keys.
-        values: entries of the bucket of each key, in the same order.
+        answer: entries of the buckets of the keys, in the same order, with `_END` between two buckets.
     """
-    entries = np.frombuffer(b"".join(values), _ENTRY)
-    owner = np.repeat(np.arange(keys.size), [len(value) // _ENTRY.itemsize for value in values])
+    entries = np.frombuffer(answer, _ENTRY)
+    owner = np.cumsum(entries["rest"] == _NOTHING)
     is_shared = entries["rest"] == (keys.ravel() & _REST)[owner]
     shared: list[Counter[int]] = [Counter() for _ in keys]
     sketch = owner[is_shared] // keys.shape[1]
@@ -217,16 +197,12 @@ def _shared(keys: NDArray[np.uint32], values: Sequence[bytes]) -> list[Counter[i
     return shared
 
 
-def _changed(found: _Found, records: Sequence[Sequence[int]]) -> bytes:
-    """The buckets that change with further records, whose keys these are, for `_STORE`: name, length, entries."""
-    changed: dict[bytes, bytes] = {}
-    for number, keys in enumerate(records, int(found.n)):
-        newest = struct.pack("<I", number)
-        for key in keys:
-            bucket, rest = (key >> _REST_BITS).to_bytes(3, "big"), (key & _REST).to_bytes(2, "little")
-            older = changed[bucket] if bucket in changed else found.buckets[bucket]
-            changed[bucket] = _newest(rest + newest + older)
-    return b"".join(b"%b%b%b" % (name, struct.pack("<I", len(value)), value) for name, value in changed.items())
+def _values(answer: bytes) -> list[bytes]:
+    """The entries of each bucket."""
+    size = _ENTRY.itemsize
+    ends = (np.flatnonzero(np.frombuffer(answer, _ENTRY)["rest"] == _NOTHING) * size).tolist()
+    starts = [0, *(end + size for end in ends)]
+    return [answer[start:end] for start, end in zip(starts, [*ends, len(answer)], strict=True)]
 
 
 def _newest(value: bytes) -> bytes:
