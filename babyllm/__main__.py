@@ -31,6 +31,7 @@ COMMANDS = {
     "generate": "use",
     "grpo": "training",
     "import": "training",
+    "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
     "merge-lora": "training",
@@ -45,6 +46,7 @@ COMMANDS = {
     "sft": "training",
     "select": "corpus",
     "split": "corpus",
+    "takedown": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
     "train-tokenizer": "corpus",
@@ -56,7 +58,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "select", "serve", "split", "takedown", "tokenize", "train-tokenizer", "upload"),
 )
 
 

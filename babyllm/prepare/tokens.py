@@ -26,6 +26,7 @@ from babyllm.config import to_dict
 from babyllm.documents import check_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -43,13 +44,14 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Fact, Report
 from babyllm.pipeline.report_html import write_report
-from babyllm.prepare.encode import SHARD_TOKENS, Encoded, Group, encode, group_table
+from babyllm.prepare.encode import SHARD_TOKENS, Batch, Encoded, Group, encode, group_table
 from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
 from babyllm.prepare.rendered.chat_documents import ChatDocuments
 from babyllm.progress import ProgressLine
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, Split, little_endian, token_dtype
 from babyllm.text.readers import Partition, ReadConfig
+from babyllm.text.takedowns import NO_TAKEDOWNS, Takedowns, find_takedowns
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = "tokenize.json"
@@ -58,6 +60,7 @@ CHAT_BYTES = 4 << 20  # chats are slow to render, so their partitions are small
 SIZES_BYTES = 2 * 8  # two int64 for each document: its tokens and bytes
 
 
+@beside_others
 def tokenize(
     paths: Sequence[Path],
     tokenizer: Tokenizer,
@@ -68,6 +71,7 @@ def tokenize(
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
     chats: ChatDocuments | None = None,
+    takedowns: Sequence[Path] = (),
 ) -> Report | None:
     """Encode corpora or files into a token data directory, on all cores, and return the report; None if it exists.
 
@@ -83,6 +87,7 @@ def tokenize(
         read: settings of the readers.
         work: number of processes, and bytes of a partition.
         chats: how conversations become documents, for paths of chat files; their template's tokenizer is `tokenizer`.
+        takedowns: lists of documents to refuse, besides those in the inputs themselves.
 
     Raises:
         UserError: a setting is not valid, an input cannot be read or holds no document, the tokenizer cannot encode
@@ -99,18 +104,20 @@ def tokenize(
         sources = find_conversation_partitions(paths, min(work.partition_bytes, CHAT_BYTES))
     else:
         sources = find_sources(paths, read, work.partition_bytes)
+    refused = NO_TAKEDOWNS if chats else find_takedowns(paths, takedowns)
     makes_parts = {
         "inputs": identity(paths, sources),
         "tokenizer": tokenizer.sha256,
         "held_out": held_out,
         "read": to_dict(read),
         **({"chats": chats.makes()} if chats else {}),
+        **refused.about(),
     }
     settings = makes_parts | {"shard_tokens": shard_tokens}
     parts = directory / WORK
     if is_done(directory, made_with(directory, SETTINGS, MANIFEST), settings):
         return None
-    with work_directory(directory):
+    with work_directory(directory, work=work):
         tokenizer.adding_bos(False).save(parts / "tokenizer")  # documents follow an eos
         encode_piece = partial(
             _tokenize_piece,
@@ -119,13 +126,14 @@ def tokenize(
             sha256=tokenizer.sha256,
             held_out=held_out,
             chats=chats,
+            takedowns=refused,
         )
         results = run_partitions(
             sources,
             encode_piece,
             parts,
             key=makes_parts | {"pieces": pieces(sources)},
-            workers=work.workers,
+            work=work,
             sizes=[source.size_bytes for source in sources],
             title="tokenize",
         )
@@ -183,6 +191,7 @@ def _tokenize_piece(
     sha256: str,
     held_out: float,
     chats: ChatDocuments | None,
+    takedowns: Takedowns,
 ) -> dict[str, Any]:
     """Write the ids and sizes of a partition's documents into one file, one domain and split after the other."""
     tokenizer = _load_once(directory, sha256)
@@ -193,7 +202,7 @@ def _tokenize_piece(
     if chats and isinstance(source, Partition):
         found = chats.encoded(source, tokenizer, held_out, rejected, folder)
     else:
-        found = _encoded(source, read, tokenizer, held_out, rejected, folder)
+        found = _encoded(batches_of(source, read, rejected, folder, takedowns), tokenizer, held_out, rejected)
     for encoded in found:
         key = encoded.group.domain, encoded.group.split
         groups[key] = groups[key] + encoded.group if key in groups else encoded.group
@@ -210,9 +219,9 @@ def _tokenize_piece(
 
 
 def _encoded(
-    source: Source, read: ReadConfig, tokenizer: Tokenizer, held_out: float, rejected: Counter[str], folder: Path
+    source: Iterator[Batch], tokenizer: Tokenizer, held_out: float, rejected: Counter[str]
 ) -> Iterator[Encoded]:
-    for batch in batches_of(source, read, rejected, folder):
+    for batch in source:
         if n_empty := batch[0].count(b""):
             rejected["the text is empty"] += n_empty
         yield from encode(batch, tokenizer, held_out, n_threads=1)

@@ -20,6 +20,7 @@ from babyllm.config.values import check, without_paths
 from babyllm.documents import exact_key
 from babyllm.errors import UserError
 from babyllm.files import sha256
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import run_partitions
 from babyllm.pipeline.rejections import require_documents
@@ -35,12 +36,15 @@ from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, about_corpus, op
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.slices import Slice, cut, files_of, read, read_texts, whole
-from babyllm.text.dedup.steps import Setting, keep
+from babyllm.text.dedup.steps import Setting, keep, named_in
 from babyllm.text.readers import ReadConfig
+from babyllm.text.takedowns import REASON as TAKEN_DOWN
+from babyllm.text.takedowns import Takedowns, find_takedowns
 
 _KNOWN = ("importance",)
 
 
+@beside_others
 def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) -> Report | None:
     """Write the corpus `out`: the documents of corpora that a rule keeps, and the scores of all.
 
@@ -72,10 +76,11 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
         if config.target
         else None
     )
-    about = _about(corpora, config, target)
+    takedowns = find_takedowns(inputs, config.takedowns)
+    about = _about(corpora, config, target) | takedowns.about()
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=config.work) as directory:
         files = files_of(corpora)
         pieces = [piece for of_corpus in cut(files, config.work.partition_bytes) for piece in of_corpus]
         job = _Job(directory, pieces, about, config)
@@ -84,7 +89,7 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
             if (target is not None)
             else None
         )
-        job.run(partial(_score, scorer=scorer), "scores")
+        job.run(partial(_score, scorer=scorer, takedowns=takedowns), "scores")
         candidates = read_candidates(job.folders("scores"), None, None, directory)
         choice = choose(candidates, config, np.empty(0, np.int64))
         report = selection_report(candidates, choice, config, [""], {}, "documents")
@@ -112,10 +117,8 @@ class _Job:
         chosen = self.pieces if items is None else items
         key = [self.about, [[p.path, *p.row_groups] for p in chosen], more]
         sizes = [piece.size_bytes for piece in chosen]
-        workers = self.config.work.workers
-        return run_partitions(
-            chosen, work, self.directory / folder, key=key, workers=workers, sizes=sizes, title=folder
-        )
+        how = self.config.work
+        return run_partitions(chosen, work, self.directory / folder, key=key, work=how, sizes=sizes, title=folder)
 
     def folders(self, folder: str) -> list[Path]:
         """The folders of all slices."""
@@ -141,14 +144,14 @@ def _count(piece: Slice, folder: Path, *, config: ImportanceConfig) -> list[int]
     return counts
 
 
-def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None) -> int:
+def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None, takedowns: Takedowns) -> int:
     names = scorer.names if scorer else ()
     schema = pa.schema(
         [(name, pa.int64() if name == BYTES else pa.string()) for name in FIXED] + [(n, pa.float64()) for n in names]
     )
     n = 0
     with parquet_writer(folder / TABLE, schema) as table:
-        for batch in read(piece, ["text", "domain", "id"]):
+        for batch in read(piece, ["text", "domain", "id", *(["url"] if takedowns else [])]):
             texts = batch.column("text").to_pylist()
             rows: dict[str, Any] = {
                 KEY: [exact_key(text).hex() for text in texts],
@@ -156,7 +159,7 @@ def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None) -> in
                 FILE: [Path(piece.path).name] * len(texts),
                 TASK: batch.column("domain").to_pylist(),
                 BYTES: [len(text.encode()) for text in texts],
-                REASON: [""] * len(texts),
+                REASON: np.where(named_in(takedowns, batch, piece.prefix), TAKEN_DOWN, "").tolist(),
                 **(scorer.score_texts(texts).columns if scorer else {}),
             }
             table.write_table(pa.table({name: rows[name] for name in schema.names}, schema=schema))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat_corpus.chat_filters import ChatFilters
+from babyllm.config.values import PathText
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report, print_report
@@ -29,6 +30,8 @@ class Flags(CleanConfig):
         chat: filters of conversations.
         format: settings for reading records as conversations.
         read: settings for reading files other than corpora as documents.
+        takedowns: files of documents to refuse, or directories with a takedowns.jsonl; those of the inputs always
+            count.
         work: number of processes and size of partitions.
     """
 
@@ -36,6 +39,7 @@ class Flags(CleanConfig):
     chat: ChatFilters = field(default_factory=ChatFilters)
     format: FormatConfig = field(default_factory=FormatConfig)
     read: ReadConfig = field(default_factory=ReadConfig)
+    takedowns: list[PathText] = field(default_factory=list)
     work: WorkConfig = field(default_factory=WorkConfig)
 
 
@@ -53,7 +57,11 @@ def run(flags: Flags, *arguments: str) -> None:
 def _cleaned(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
     config = CleanConfig(**{f.name: getattr(flags, f.name) for f in fields(CleanConfig)})
     if flags.kind == "documents":
-        return clean(inputs, out, config, read=flags.read, work=flags.work, load_scorer=_load_scorer)
+        takedowns = [Path(path) for path in flags.takedowns]
+        read, work = flags.read, flags.work
+        return clean(inputs, out, config, read=read, work=work, load_scorer=_load_scorer, takedowns=takedowns)
+    if flags.takedowns:
+        raise UserError("--takedowns: is for documents; leave it out")
     if config.filters != CleanConfig().filters:
         raise UserError("--filters: is for documents; name the filters of conversations in --chat.filters, by role")
     from babyllm.chat_corpus.clean_chats import clean_chats

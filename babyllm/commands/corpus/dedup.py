@@ -50,6 +50,9 @@ def _unique(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
         if chats := [path for path in inputs if path.is_file() or is_chat_files(path)]:
             raise UserError(f"{chats[0]}: is not a corpus; for files of conversations, add --kind=conversations")
         return dedup(inputs, out, config)
+    for name in ("index", "takedowns"):
+        if getattr(config, name):
+            raise UserError(f"--{name}: is for documents; leave it out")
     from babyllm.chat_corpus.dedup_chats import dedup_chats
 
     return dedup_chats(inputs, out, config, flags.by, flags.format)

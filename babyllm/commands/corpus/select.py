@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from babyllm.errors import UserError
 from babyllm.pipeline.report import Report, Table, print_report
 from babyllm.selection.select_config import SelectConfig
 
@@ -49,6 +50,8 @@ def _selected(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
         from babyllm.selection.select_documents import select_documents
 
         return select_documents(inputs, out, config)
+    if config.takedowns:
+        raise UserError("--takedowns: is for documents; leave it out")
     from babyllm.commands import read_as_chosen
     from babyllm.runtime import start
     from babyllm.selection.build_scorer import build_scorer

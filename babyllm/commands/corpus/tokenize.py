@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import Count, PathText, Share
+from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig
 
@@ -33,6 +34,8 @@ class Flags:
         held_out: share of the documents in the split "val", chosen by a hash of each text.
         shard_tokens: number of tokens at which a shard is closed.
         read: settings for reading files other than corpora.
+        takedowns: files of documents to refuse, or directories with a takedowns.jsonl; those of the inputs always
+            count.
         work: number of processes and size of partitions.
     """
 
@@ -45,6 +48,7 @@ class Flags:
     held_out: Share = 0.02
     shard_tokens: Count = 1 << 28
     read: ReadConfig = field(default_factory=ReadConfig)
+    takedowns: list[PathText] = field(default_factory=list)
     work: WorkConfig = field(default_factory=WorkConfig)
 
 
@@ -58,6 +62,8 @@ def run(flags: Flags, *arguments: str) -> None:
 
     *inputs, out = map(Path, arguments)
     tokenizer = Tokenizer.load(flags.tokenizer)
+    if flags.takedowns and flags.kind == "conversations":
+        raise UserError("--takedowns: is for documents; leave it out")
     chats = _chats(flags, tokenizer) if flags.kind == "conversations" else None
     report = tokenize(
         inputs,
@@ -68,6 +74,7 @@ def run(flags: Flags, *arguments: str) -> None:
         read=flags.read,
         work=flags.work,
         chats=chats,
+        takedowns=[Path(path) for path in flags.takedowns],
     )
     if report is None:
         print(f"{out}: complete already, with these settings and inputs; nothing to do")

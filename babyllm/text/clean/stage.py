@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from babyllm.config.values import without_paths
 from babyllm.documents import Document
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -52,6 +53,7 @@ from babyllm.text.readers import (
     read_partition,
     require_fields,
 )
+from babyllm.text.takedowns import Takedowns, find_takedowns
 
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 19
@@ -59,6 +61,7 @@ PART = "part.parquet"
 LoadScorer = Callable[[str], Scorer]
 
 
+@beside_others
 def clean(
     inputs: Sequence[Path],
     out: Path,
@@ -67,6 +70,7 @@ def clean(
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
     load_scorer: LoadScorer | None = None,
+    takedowns: Sequence[Path] = (),
 ) -> Report | None:
     """Write the corpus `out`: the documents of `inputs` that pass the filters, as the filters changed them.
 
@@ -80,6 +84,7 @@ def clean(
         read: settings of the readers of raw files.
         work: use of the machine; the documents do not depend on it.
         load_scorer: module-level function that loads the language model of the filter perplexity from its directory.
+        takedowns: lists of documents to refuse, besides those in the inputs themselves.
 
     Returns:
         The report; None if `out` had been made before, with the same inputs and settings.
@@ -91,17 +96,18 @@ def clean(
     check_names(config.filters)
     trained = {name: chosen for name, chosen in _chosen(config).items() if isinstance(chosen, Trained)}
     require_apart(out, [*inputs, *(path for chosen in trained.values() for path in chosen.examples())])
-    about = _about(inputs, config, read)
+    refused = find_takedowns(inputs, takedowns)
+    about = _about(inputs, config, read) | refused.about()
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=work) as directory:
         learned: list[str] = []
         for name, chosen in trained.items():
             taught: Any
             taught, files = chosen.train(read, directory)
             config = replace(config, **{name: taught})
             learned += files
-        run = _Run(config, read, load_scorer)
+        run = _Run(config, read, load_scorer, refused)
         run.steps(config.filters, {})  # a missing library or file is reported before the work begins
         partitions = find_partitions(inputs, read, work.partition_bytes)
         require_fields(partitions, read)
@@ -134,6 +140,7 @@ class _Run:
     config: CleanConfig
     read: ReadConfig
     load_scorer: LoadScorer | None
+    takedowns: Takedowns
 
     def steps(self, names: Sequence[str], usual: dict[str, Bounds]) -> list[Step]:
         """The filters of these names as steps, each tried on a short text."""
@@ -167,7 +174,11 @@ def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
     named = [(label, step) for (label, _), step in zip(task.filters, steps, strict=True)]
     is_first = isinstance(item, Partition)
     notes = Counter[str]()
-    source = read_partition(item, task.run.read, notes) if isinstance(item, Partition) else read_part(Path(item))
+    source: Iterator[Document | Rejected] = (
+        task.run.takedowns.refuse(read_partition(item, task.run.read, notes))
+        if isinstance(item, Partition)
+        else read_part(Path(item))
+    )
     with (folder / REJECTED).open("w", encoding="utf-8") as rejected:
         documents = _filtered(_readable(source, outcome, rejected), named, outcome, rejected, is_first, task)
         kept = write_part(documents, folder / PART)
@@ -177,9 +188,7 @@ def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
     return to_json(outcome)
 
 
-def _readable(
-    source: Iterator[Document | Rejected] | Iterator[Document], outcome: Outcome, rejected: TextIO
-) -> Iterator[Document]:
+def _readable(source: Iterator[Document | Rejected], outcome: Outcome, rejected: TextIO) -> Iterator[Document]:
     for record in source:
         if isinstance(record, Document):
             yield record
@@ -258,7 +267,7 @@ def _passes(
         task = _Pass(run, group, usual, is_last=number == len(groups) - 1)
         where = directory / f"pass{number}"
         values = run_partitions(
-            items, partial(_work, task), where, key=key, workers=work.workers, sizes=sizes, title="clean: bytes read"
+            items, partial(_work, task), where, key=key, work=work, sizes=sizes, title="clean: bytes read"
         )
         folders = [where / f"{index:05d}" for index in range(len(items))]
         outcomes = [Outcome.of(value) for value in values]

@@ -11,6 +11,7 @@ from babyllm.text.dedup.exact import Fold
 from babyllm.text.dedup.near.minhash import MinHashConfig
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.near.simhash import SimHashConfig
+from babyllm.text.dedup.substrings.substrings_config import SubstringsConfig
 from babyllm.text.dedup.units import LinesConfig
 
 
@@ -30,7 +31,12 @@ class DedupConfig:
         keep: document of a cluster that stays: the longest (of equal ones, that with the smallest id), or one of the
             first IN (of several, the longest).
         against: corpora to compare with; their own documents are neither removed nor written.
+        index: directory of the keys and shingles of documents kept earlier, which are compared with as those of
+            --against without being read again; what stays of IN is added to it. null compares with none.
+        takedowns: files of documents to leave out, or directories with a takedowns.jsonl; those of the inputs and of
+            the index always count.
         lines: lines or paragraphs that many documents share; they are removed before documents are compared.
+        substrings: spans of characters that repeat; they are removed from the documents that stay.
         decontaminate: evaluation files or folders, in any format that `clean` reads; documents that share an n-gram of
             words with them are removed.
         decontaminate_words: words of such an n-gram; a Chinese character counts as one.
@@ -46,7 +52,10 @@ class DedupConfig:
     clusters: Literal["chains", "direct"] = "chains"
     keep: Literal["longest", "first"] = "longest"
     against: list[PathText] = field(default_factory=list)
+    index: PathText | None = None
+    takedowns: list[PathText] = field(default_factory=list)
     lines: LinesConfig = field(default_factory=LinesConfig)
+    substrings: SubstringsConfig = field(default_factory=SubstringsConfig)
     decontaminate: list[PathText] = field(default_factory=list)
     decontaminate_words: AnyMembers = 13
     work: WorkConfig = field(default_factory=WorkConfig)

@@ -18,6 +18,7 @@ from babyllm.text.dedup.near.linking import FOUND_BY, AllLinks, Steps
 from babyllm.text.dedup.slices import Slice, read
 from babyllm.text.dedup.steps import Setting
 from babyllm.text.readers import Source
+from babyllm.text.takedowns import REASON as TAKEN_DOWN
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Result:
         is_removed: (members,) bool: whether each member is removed.
         contaminated: (3, documents) int64: number of the document, number of matching n-grams, index of the first one.
         contaminated_names: columns id and domain of the contaminated documents.
+        taken: (documents,) int64 numbers of the documents of the inputs that were taken down.
+        taken_names: columns id and domain of these.
         removed: (documents,) int64 numbers of all removed documents, ascending.
     """
 
@@ -38,6 +41,8 @@ class Result:
     is_removed: NDArray[np.bool_]
     contaminated: NDArray[np.int64]
     contaminated_names: pa.Table
+    taken: NDArray[np.int64]
+    taken_names: pa.Table
     removed: NDArray[np.int64]
 
     def survivors(self) -> NDArray[np.int64]:
@@ -75,8 +80,25 @@ def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links:
     members, names = select(members, in_use), names.filter(pa.array(in_use))
     found = [np.load(f / "contaminated.npy") for f in setting.folders("sketch") if (f / "contaminated.npy").exists()]
     contaminated = np.concatenate([np.empty((3, 0), np.int64), *found], axis=1)
-    removed = np.union1d(documents[is_removed], contaminated[0])
-    return Result(members, names, is_removed[in_use], contaminated, describe(pieces, contaminated[0]), removed)
+    taken = _taken(setting, sum(piece.n for of_corpus in slices[:n_inputs] for piece in of_corpus))
+    removed = np.union1d(np.union1d(documents[is_removed], contaminated[0]), taken)
+    return Result(
+        members,
+        names,
+        is_removed[in_use],
+        contaminated,
+        describe(pieces, contaminated[0]),
+        taken,
+        describe(pieces, taken),
+        removed,
+    )
+
+
+def _taken(setting: Setting, n: int) -> NDArray[np.int64]:
+    """Documents that are taken down, among the first n."""
+    found = [np.load(folder / "taken.npy") for folder in setting.own_folders("sketch")]
+    numbers = np.concatenate([np.empty(0, np.int64), *found])
+    return numbers[numbers < n]
 
 
 def reasons_of(result: Result) -> dict[str, int]:
@@ -84,6 +106,7 @@ def reasons_of(result: Result) -> dict[str, int]:
     reasons = {
         "repeats another document, one of --against perhaps": int(np.count_nonzero(result.is_removed)),
         "shares words with an evaluation set": result.contaminated.shape[1],
+        TAKEN_DOWN: len(result.taken),
     }
     return {reason: n for reason, n in reasons.items() if n}
 
