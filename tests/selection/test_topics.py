@@ -34,7 +34,7 @@ CONFIG = TopicsConfig(n=3, dimensions=8, work=WorkConfig(1, 20_000))
 
 
 def documents(seed: int, n: int = 90) -> list[Document]:
-    """Documents about three things, half as many about the second as about the first, and so on; ids say about which."""
+    """Documents about three things, half as many of each as of the one before; their ids say about which."""
     rng, found = random.Random(seed), list[Document]()
     for i in range(n):
         kind = "sport" if i % 7 < 4 else "money" if i % 7 < 6 else "food"
@@ -59,7 +59,7 @@ def topics_of(out: Path) -> dict[str, Any]:
 
 
 def test_what_is_alike_has_one_topic(corpus: Path, found: Path) -> None:
-    """Each planted group is a topic, the largest first, with words of its own; texts are unchanged, domains are topics."""
+    """Each planted group is a topic, the largest first, with words of its own; texts stay, domains are topics."""
     names = {"sport": "topic-0", "money": "topic-1", "food": "topic-2", "none": "topic-none"}
     topics = topics_of(found)
     assert topics == {place: names[place.partition(":")[0]] for place in topics} and len(topics) == 91
@@ -78,7 +78,16 @@ def test_workers_change_nothing_and_topics_become_domains_of_tokens(
     corpus: Path, found: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     """Two workers write the same bytes; a second call does nothing; `tokenize` makes a domain of each topic."""
-    run(["topics", str(corpus), str(tmp_path / "out"), "--n=3", "--dimensions=8", "--work={workers: 2, partition_bytes: 20000}"])
+    run(
+        [
+            "topics",
+            str(corpus),
+            str(tmp_path / "out"),
+            "--n=3",
+            "--dimensions=8",
+            "--work={workers: 2, partition_bytes: 20000}",
+        ]
+    )
     for file in [*found.glob("*.parquet"), found / "topics.npz"]:
         assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes(), file
     assert find_topics([corpus], tmp_path / "out", CONFIG) is None
@@ -148,4 +157,12 @@ def test_wrong_settings_are_named(corpus: Path, tmp_path: Path, flags: list[str]
     """More topics than documents, and a directory without topics, end with one line that names the flag."""
     (tmp_path / "here").mkdir()
     with pytest.raises(UserError, match=message):
-        run(["topics", str(corpus), str(tmp_path / "out"), "--work.workers=1", *(f.format(here=tmp_path / "here") for f in flags)])
+        run(
+            [
+                "topics",
+                str(corpus),
+                str(tmp_path / "out"),
+                "--work.workers=1",
+                *(f.format(here=tmp_path / "here") for f in flags),
+            ]
+        )
