@@ -75,7 +75,7 @@ def test_the_whole_path(tmp_path: Path, tokenizer: Tokenizer, runtime: Runtime) 
     section = DataConfig(path=str(data2), seq_len=16, global_batch=8, mix={"news": 0.5, "books": 0.5})
     state, plan = new_state(replace(config, data=section), open_pretraining_data(section), runtime)
     train(state, language_model, plan)
-    assert all(value > 0 for name, value in state.loader.metrics().items() if name.startswith("epoch/"))
+    assert all(value > 0 for name, value in state.stream.metrics().items() if name.startswith("epoch/"))
 
 
 def test_more_of_a_domain(tmp_path: Path, tokenizer: Tokenizer) -> None:
