@@ -101,7 +101,7 @@ def tokenize(
     read, work = read or ReadConfig(), work or WorkConfig()
     require_apart(directory, paths)
     refused = NO_TAKEDOWNS if chats else find_takedowns(paths, takedowns)
-    paths, earlier = _without_tokens(paths, refused)
+    paths, earlier = _without_tokens(paths, refused, tokenizer)
     sources: Sequence[Source] = []
     if chats and paths:
         sources = find_conversation_partitions(paths, min(work.partition_bytes, CHAT_BYTES))
@@ -144,11 +144,13 @@ def tokenize(
     return report
 
 
-def _without_tokens(paths: Sequence[Path], refused: Takedowns) -> tuple[list[Path], list[TokenData]]:
+def _without_tokens(
+    paths: Sequence[Path], refused: Takedowns, tokenizer: Tokenizer
+) -> tuple[list[Path], list[TokenData]]:
     """The inputs that are still to be encoded, and those that are token data already.
 
     Raises:
-        UserError: token data are named twice, damaged, or were made with other takedowns.
+        UserError: token data are named twice, damaged, or were made with another tokenizer or other takedowns.
     """
     found = [path for path in paths if is_token_data(path)]
     if len({path.resolve() for path in found}) < len(found):
@@ -160,7 +162,14 @@ def _without_tokens(paths: Sequence[Path], refused: Takedowns) -> tuple[list[Pat
                 f"{path}: was made with other takedowns, so it may hold documents that were taken down; tokenize its "
                 "corpus again, or tokenize the others alone and then both directories together"
             )
-    return [path for path in paths if path not in found], [open_tokens(path, to_train=False) for path in found]
+    earlier = [open_tokens(path, to_train=False) for path in found]
+    for data in earlier:
+        if data.manifest.tokenizer_sha256 != tokenizer.sha256:
+            raise UserError(
+                f"{data.directory}: its tokens were made by another tokenizer; use --tokenizer={data.directory}, or "
+                "tokenize its corpus again"
+            )
+    return [path for path in paths if path not in found], earlier
 
 
 def _write(

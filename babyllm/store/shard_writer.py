@@ -141,17 +141,7 @@ class ShardWriter:
                 self.close(domain, split)
 
     def take(self, data: TokenData) -> None:
-        """Take over the shards of finished token data as they are: hard links, or copies on another disk.
-
-        Raises:
-            UserError: the data were made by another tokenizer.
-        """
-        made_by = data.manifest.tokenizer_sha256
-        if (made_by, data.manifest.dtype) != (self._tokenizer_sha256, self.dtype):
-            raise UserError(
-                f"{data.directory}: its tokens were made by another tokenizer ({made_by[:16] or 'unknown'}); use "
-                f"--tokenizer={data.directory}, or tokenize its corpus again"
-            )
+        """Take over the shards of finished token data of the same tokenizer: hard links, or copies on another disk."""
         for shard in data.manifest.shards:
             name = self._next_name(shard.domain, shard.split)
             _link(data.directory / shard.file, self._directory / name)

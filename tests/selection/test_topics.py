@@ -85,7 +85,8 @@ def test_workers_change_nothing_and_topics_become_domains_of_tokens(
             str(tmp_path / "out"),
             "--n=3",
             "--dimensions=8",
-            "--work={workers: 2, partition_bytes: 20000}",
+            "--work.workers=2",
+            "--work.partition_bytes=20000",
         ]
     )
     for file in [*found.glob("*.parquet"), found / "topics.npz"]:
@@ -113,6 +114,7 @@ def test_a_later_corpus_gets_the_same_topics(found: Path, tmp_path: Path) -> Non
 
 def test_hidden_states_in_place_of_words(three: Path, tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer) -> None:
     """With --model each document has a topic by the model's mean hidden states, and --like needs the same model."""
+    (tmp_path / "model").mkdir()
     save_model(tmp_path / "model", decisive(tiny(vocab_size=tokenizer.vocab_size, max_seq_len=64)), tokenizer)
     out, model = tmp_path / "out", f"--model={tmp_path / 'model'}"
     flags = ["--n=3", "--domains=same", "--runtime.device=cpu", "--runtime.dtype=float32"]
@@ -141,7 +143,7 @@ def test_the_directions_are_those_of_the_decomposition() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     exact = rows @ np.linalg.svd(rows, full_matrices=False)[2][:3].T
     vectors = words.vectors(texts)
-    np.testing.assert_allclose(vectors @ vectors.T, exact @ exact.T, atol=2e-3)
+    np.testing.assert_allclose(vectors @ vectors.T, exact @ exact.T, atol=5e-3)
     np.testing.assert_array_equal(words.vectors(texts[7:8])[0], vectors[7])
 
 

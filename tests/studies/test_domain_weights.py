@@ -118,7 +118,7 @@ def test_corpora_are_weighed_by_size_and_quality(tmp_path: Path, capsys: pytest.
     assert "epochs" in capsys.readouterr().out
     for flags, message in (
         (["--quality=ifd"], "scores.parquet has no such column; it has key"),
-        (["--quality=importance"], "the domain web has a mean score of -"),
+        (["--quality=importance"], "the domain books has a mean score of -"),
         (["--at_least=1"], "--at_least=1: is a bound on a score"),
     ):
         with pytest.raises(UserError, match=message):

@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from babyllm.data.token_data import open_pretraining_data
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
+from babyllm.pipeline.partitions import WorkConfig
 from babyllm.prepare.tokens import tokenize
 from babyllm.runtime import Runtime
 from babyllm.store.corpus import open_corpus
@@ -25,6 +27,7 @@ from babyllm.training.stages.pretraining import new_state
 from tests.support.disk_fixtures import corpus_of
 
 WORKER = "--work.workers=1"
+encoded = partial(tokenize, held_out=0.1, work=WorkConfig(workers=1))
 
 
 def texts(seed: int, n: int = 40) -> list[str]:
@@ -62,7 +65,7 @@ def test_the_whole_path(tmp_path: Path, tokenizer: Tokenizer, runtime: Runtime) 
     run(["tokenize", data1, str(second), str(data2), named, "--held_out=0.1", WORKER])
 
     assert files_of(first) | files_of(tmp_path / "data1") == before
-    tokenize([second], tokenizer, tmp_path / "alone", held_out=0.1)
+    encoded([second], tokenizer, tmp_path / "alone")
     expected = {n: b for d in (Path(data1), tmp_path / "alone") for n, b in files_of(d).items() if n.endswith(".bin")}
     assert {name: content for name, content in files_of(data2).items() if name.endswith(".bin")} == expected
     table = json.loads((data2 / "report.json").read_text(encoding="utf-8"))["tables"][0]["rows"]
@@ -82,9 +85,9 @@ def test_more_of_a_domain(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """New documents of a domain come after the old ones; directories of tokens alone are joined, in their order."""
     parts = [corpus_of(tmp_path / f"c{i}", [Document(t, "news", f"{i}:{t}") for t in texts(i)]) for i in range(2)]
     for i, part in enumerate(parts):
-        tokenize([part], tokenizer, tmp_path / f"t{i}", held_out=0.1)
-    tokenize([tmp_path / "t0", parts[1]], tokenizer, tmp_path / "more", held_out=0.1)
-    tokenize([tmp_path / "t0", tmp_path / "t1"], tokenizer, tmp_path / "joined", held_out=0.1)
+        encoded([part], tokenizer, tmp_path / f"t{i}")
+    encoded([tmp_path / "t0", parts[1]], tokenizer, tmp_path / "more")
+    encoded([tmp_path / "t0", tmp_path / "t1"], tokenizer, tmp_path / "joined")
     for out in ("more", "joined"):
         manifest = open_tokens(tmp_path / out, verify=True).manifest
         assert [shard.file for shard in manifest.shards if shard.split == "train"] == [
@@ -92,18 +95,18 @@ def test_more_of_a_domain(tmp_path: Path, tokenizer: Tokenizer) -> None:
             "news-train-00001.bin",
         ]
     assert (tmp_path / "more" / MANIFEST).read_bytes() == (tmp_path / "joined" / MANIFEST).read_bytes()
-    assert tokenize([tmp_path / "t0", parts[1]], tokenizer, tmp_path / "more", held_out=0.1) is None
+    assert encoded([tmp_path / "t0", parts[1]], tokenizer, tmp_path / "more") is None
 
 
 def test_what_cannot_be_taken_over(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Tokens of another tokenizer, made before a takedown, or named twice are refused by name."""
     corpus = corpus_of(tmp_path / "corpus", texts(1))
-    tokenize([corpus], tokenizer, tmp_path / "t")
+    encoded([corpus], tokenizer, tmp_path / "t")
     other = Tokenizer.train(texts(3), 300, n_threads=1)
     with pytest.raises(UserError, match="t: its tokens were made by another tokenizer"):
-        tokenize([tmp_path / "t", corpus], other, tmp_path / "out")
+        encoded([tmp_path / "t", corpus], other, tmp_path / "out")
     with pytest.raises(UserError, match="the same token data are named twice"):
-        tokenize([tmp_path / "t", tmp_path / "t"], tokenizer, tmp_path / "twice")
+        encoded([tmp_path / "t", tmp_path / "t"], tokenizer, tmp_path / "twice")
     take_down(corpus, [{"text": texts(1)[0]}])
     with pytest.raises(UserError, match="t: was made with other takedowns"):
-        tokenize([tmp_path / "t", corpus], tokenizer, tmp_path / "out2")
+        encoded([tmp_path / "t", corpus], tokenizer, tmp_path / "out2")

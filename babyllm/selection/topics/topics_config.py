@@ -45,7 +45,7 @@ class TopicsConfig:
     dimensions: Annotated[int, Limits(1, 4096)] = 128
     least: Count = 3
     sample: Count = 20_000
-    characters: Count = 2000
+    characters: Count = 1000
     takedowns: list[PathText] = field(default_factory=list)
     seed: Seed = 1
     work: WorkConfig = field(default_factory=WorkConfig)

@@ -9,6 +9,7 @@ Structure with Randomness, algorithm 4.4).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from babyllm.selection.numeric.vectors import F32, F64, Rows
 _MORE = 10  # directions beyond those asked for, which make those exact
 _POWERS = 2
 _TERMS = 60  # buckets of a topic from which its words are taken
+_EMPTY = re.compile("^.$|[的了是在和与就也都而及着或这那之]")  # Chinese terms that say nothing
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def fit_words(sample: Sample, hashing: ImportanceConfig, dimensions: int, least:
     n = len(sample.offsets) - 1
     documents = np.bincount(sample.buckets, minlength=hashing.buckets)
     counts_at_all = (documents >= least) & (documents < n)
+    if not counts_at_all.any():
+        return WordVectors(hashing, np.zeros(hashing.buckets, np.float32), np.zeros((0, 1), np.float32))
     rarity = np.where(counts_at_all, np.log(n / np.maximum(documents, 1)), 0).astype(np.float32)
     values = _weighted(sample.counts, rarity[sample.buckets])
     matrix = sparse.csr_matrix((values, sample.buckets, sample.offsets), shape=(n, hashing.buckets))
@@ -135,12 +139,15 @@ def top_words(
         hashing: how words were hashed.
         n_words: most words of a topic.
     """
-    rows = np.repeat(labels, np.diff(sample.offsets))
+    rows = np.repeat(labels.astype(np.int32), np.diff(sample.offsets))
+    order = np.argsort(rows, kind="stable")
+    edges = np.searchsorted(rows[order], np.arange(n_topics + 1))
     everywhere = np.bincount(sample.buckets, minlength=hashing.buckets) / max(1, len(labels))
     wanted: dict[int, Counter[str]] = {}
     scores: list[tuple[Rows, F64]] = []
     for topic in range(n_topics):
-        here = np.bincount(sample.buckets[rows == topic], minlength=hashing.buckets) / max(1, (labels == topic).sum())
+        mine = sample.buckets[order[edges[topic] : edges[topic + 1]]]
+        here = np.bincount(mine, minlength=hashing.buckets) / max(1, int(np.count_nonzero(labels == topic)))
         found = np.flatnonzero(here > 0)
         gains = here[found] * np.log(here[found] / everywhere[found])
         best = np.lexsort((found, -gains))[:_TERMS]
@@ -168,9 +175,9 @@ def _is_han(character: str) -> bool:
 
 
 def _readable(terms: Sequence[str], n: int) -> list[str]:
-    """The first terms that say something: no single Chinese characters, and none that is part of an earlier one."""
+    """The first terms that say something: no single characters of Chinese, and none that is part of an earlier one."""
     found: list[str] = []
     for term in terms:
-        if not (len(term) == 1 and _is_han(term)) and not any(term in other for other in found):
+        if not (_is_han(term[0]) and _EMPTY.search(term)) and not any(term in other for other in found):
             found.append(term)
     return found[:n]
