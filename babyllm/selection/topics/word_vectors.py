@@ -144,22 +144,21 @@ def top_words(
     edges = np.searchsorted(rows[order], np.arange(n_topics + 1))
     everywhere = np.bincount(sample.buckets, minlength=hashing.buckets) / max(1, len(labels))
     wanted: dict[int, Counter[str]] = {}
-    scores: list[tuple[Rows, F64]] = []
+    ranked: list[list[int]] = []
     for topic in range(n_topics):
         mine = sample.buckets[order[edges[topic] : edges[topic + 1]]]
         here = np.bincount(mine, minlength=hashing.buckets) / max(1, int(np.count_nonzero(labels == topic)))
         found = np.flatnonzero(here > 0)
         gains = here[found] * np.log(here[found] / everywhere[found])
-        best = np.lexsort((found, -gains))[:_TERMS]
-        scores.append((found[best], gains[best]))
-        wanted.update({bucket: Counter() for bucket in found[best].tolist()})
+        ranked.append(found[np.lexsort((found, -gains))[:_TERMS]].tolist())
+        wanted.update({bucket: Counter() for bucket in ranked[-1]})
     once, again = tee(texts)
     for terms, buckets in zip(_terms(once, hashing), bucket_rows(again, hashing), strict=True):
         for term, bucket in zip(terms, buckets.tolist(), strict=True):
             if bucket in wanted:
                 wanted[bucket][term] += 1
-    names = {bucket: counts.most_common(1)[0][0] for bucket, counts in wanted.items() if counts}
-    return [_readable([names[b] for b in found.tolist() if b in names], n_words) for found, _ in scores]
+    names = {bucket: counts.most_common(1)[0][0] for bucket, counts in wanted.items()}
+    return [_readable([names[bucket] for bucket in buckets], n_words) for buckets in ranked]
 
 
 def _terms(texts: Iterable[str], hashing: ImportanceConfig) -> Iterator[list[str]]:
@@ -178,6 +177,8 @@ def _readable(terms: Sequence[str], n: int) -> list[str]:
     """The first terms that say something: no single characters of Chinese, and none that is part of an earlier one."""
     found: list[str] = []
     for term in terms:
-        if not (_is_han(term[0]) and _EMPTY.search(term)) and not any(term in other for other in found):
+        is_han = _is_han(term[0])
+        is_part = any(term in (other if is_han else other.split()) for other in found)
+        if not (is_han and _EMPTY.search(term)) and not is_part:
             found.append(term)
     return found[:n]
