@@ -86,9 +86,9 @@ def _add_scores(found: dict[str, Domain], path: Path, score: str, at_least: floa
                 scored = np.bincount(places[kept], sizes[kept], len(names))
                 good = np.bincount(places[kept], (sizes * worth)[kept], len(names))
                 for name, n_scored, n_good in zip(names.tolist(), scored.tolist(), good.tolist(), strict=True):
-                    domain = found.setdefault(name, Domain())
-                    domain.scored += int(n_scored)
-                    domain.good += n_good
+                    if n_scored:
+                        found[name].scored += int(n_scored)
+                        found[name].good += n_good
     except FAULTS as error:
         raise UserError(f"{path}: cannot be read ({error}); score the corpus with babyllm select") from None
 
