@@ -86,7 +86,7 @@ def _add_scores(found: dict[str, Domain], path: Path, score: str, at_least: floa
                 scored = np.bincount(places[kept], sizes[kept], len(names))
                 good = np.bincount(places[kept], (sizes * worth)[kept], len(names))
                 for name, n_scored, n_good in zip(names.tolist(), scored.tolist(), good.tolist(), strict=True):
-                    if n_scored:
+                    if n_scored and name in found:
                         found[name].scored += int(n_scored)
                         found[name].good += n_good
     except FAULTS as error:
