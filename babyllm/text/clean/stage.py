@@ -13,7 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -309,7 +309,7 @@ def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dic
     about = {
         "stage": "clean",
         "inputs": key_of(find_partitions(inputs, read, WHOLE_FILES)),
-        "read": asdict(read),
+        "read": read.described(),
         "filters": options,
         "files": files,
     }
