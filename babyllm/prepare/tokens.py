@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.chat.reading import find_conversation_partitions
-from babyllm.config import to_dict
 from babyllm.documents import check_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
@@ -109,7 +108,7 @@ def tokenize(
         "inputs": identity(paths, sources),
         "tokenizer": tokenizer.sha256,
         "held_out": held_out,
-        "read": to_dict(read),
+        "read": read.described(),
         **({"chats": chats.makes()} if chats else {}),
         **refused.about(),
     }

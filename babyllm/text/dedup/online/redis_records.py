@@ -4,9 +4,9 @@
     b<bucket> -> hash: rest of a key -> numbers of the newest records with that key, 4 bytes each
 
 Redis stores a hash of few short fields without pointers, so an entry takes about ten bytes. A process looks its batch
-up, compares, and stores what it keeps if no other process has added a record meanwhile; otherwise it starts again. So
-of several processes that add near-duplicates one keeps its own. What survives a loss of power is up to the settings of
-the server (`appendonly`, `appendfsync`).
+up, compares, and stores what it keeps, with the entries as they will be, if no other process has added a record
+meanwhile; otherwise it starts again. So of several processes that add near-duplicates one keeps its own. What survives
+a loss of power is up to the settings of the server (`appendonly`, `appendfsync`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -29,40 +29,51 @@ from babyllm.text.dedup.online.kept import Kept, Match, better, jaccard, most_sh
 from babyllm.text.dedup.online.record_storage import keep_new
 from babyllm.text.dedup.online.sketches import Sketch
 
-_SPLIT = """
-local function place(keys, i)
-  local c = string.byte(keys, i + 2)
-  local rest = c % 32
-  return KEYS[1] .. 'b' .. string.sub(keys, i, i + 1) .. string.char(c - rest),
-    string.char(rest) .. string.sub(keys, i + 3, i + 3)
+_FIND = """
+local call, sub, char, bucket, keys = redis.call, string.sub, string.char, KEYS[1] .. 'b', ARGV[1]
+local found, n = {}, 0
+for i = 1, #keys, 5 do
+  local numbers = call('HGET', bucket .. sub(keys, i, i + 2), sub(keys, i + 3, i + 4)) or ''
+  found[n + 1] = char(#numbers / 4)
+  found[n + 2] = numbers
+  n = n + 2
 end
+return {call('GET', KEYS[1] .. 'n') or '0', table.concat(found)}
 """
-_FIND = f"""{_SPLIT}
-local found = {{}}
-for i = 1, #ARGV[1], 4 do
-  local numbers = redis.call('HGET', place(ARGV[1], i)) or ''
-  found[#found + 1] = string.char(#numbers / 4) .. numbers
+_STORE = """
+local call, sub, bucket, entries = redis.call, string.sub, KEYS[1] .. 'b', ARGV[2]
+if (call('GET', KEYS[1] .. 'n') or '0') ~= ARGV[1] then return 0 end
+local i = 1
+while i < #entries do
+  local stop = i + 5 + 4 * string.byte(entries, i + 5)
+  call('HSET', bucket .. sub(entries, i, i + 2), sub(entries, i + 3, i + 4), sub(entries, i + 6, stop))
+  i = stop + 1
 end
-return {{redis.call('GET', KEYS[1] .. 'n') or '0', table.concat(found)}}
-"""
-_STORE = f"""{_SPLIT}
-if (redis.call('GET', KEYS[1] .. 'n') or '0') ~= ARGV[1] then return 0 end
 local n = tonumber(ARGV[1])
-for record = 2, #ARGV, 2 do
-  local number, keys = struct.pack('<I4', n), ARGV[record]
-  for i = 1, #keys, 4 do
-    local bucket, field = place(keys, i)
-    local older = redis.call('HGET', bucket, field) or ''
-    redis.call('HSET', bucket, field, number .. string.sub(older, 1, {4 * (CHAIN - 1)}))
-  end
-  redis.call('SET', KEYS[1] .. 'r' .. number, ARGV[record + 1])
+for record = 3, #ARGV do
+  call('SET', KEYS[1] .. 'r' .. struct.pack('<I4', n), ARGV[record])
   n = n + 1
 end
-redis.call('SET', KEYS[1] .. 'n', string.format('%d', n))
+call('SET', KEYS[1] .. 'n', string.format('%d', n))
 return 1
 """
+_PLACE_BYTES = 5  # of a key: three of its bucket and two of its rest
 _HEAD = struct.Struct("<2I")  # n, bytes of the id
 SCHEMES = ("redis", "rediss", "unix")
+
+
+class _Found(NamedTuple):
+    """What Redis knows of some texts.
+
+    Attributes:
+        n: number of records, as Redis has it.
+        matches: match of each text.
+        runs: numbers of the records that have each key of the text's own sketch, packed, by place.
+    """
+
+    n: bytes
+    matches: list[Match | None]
+    runs: list[dict[bytes, bytes]]
 
 
 class RedisRecords:
@@ -108,36 +119,43 @@ class RedisRecords:
     def find(self, sketches: Sequence[Sketch]) -> Match | None:
         """The kept record that a text duplicates, from the text's sketches; None if there is none."""
         with self._reported():
-            return self._find_all([sketches])[1][0]
+            return self._find_all([sketches]).matches[0]
 
     def add(self, ids: Sequence[str], sketches: Sequence[Sequence[Sketch]]) -> list[Match | None]:
         """Keep each text in turn unless it duplicates one kept before, by whichever process."""
         with self._reported():
             while True:
-                n, found = self._find_all(sketches)
+                found = self._find_all(sketches)
                 fresh = Kept(len(sketches[0][0].keys), self._threshold)
-                matches, new = keep_new(fresh, ids, sketches, found)
-                stored = [(ids[i], sketches[i][0]) for i in new]
-                if not stored or self._store(keys=[self._prefix], args=[n, *_arguments(stored)]):
+                matches, new = keep_new(fresh, ids, sketches, found.matches)
+                entries = _entries(int(found.n), [found.runs[i] for i in new])
+                contents = [_content(ids[i], sketches[i][0]) for i in new]
+                if not new or self._store(keys=[self._prefix], args=[found.n, entries, *contents]):
                     return matches
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _find_all(self, sketches: Sequence[Sequence[Sketch]]) -> tuple[bytes, list[Match | None]]:
-        """The number of records, as Redis has it, and the match of each text among them."""
+    def _find_all(self, sketches: Sequence[Sequence[Sketch]]) -> _Found:
         flat = [(text, sketch) for text, some in enumerate(sketches) for sketch in some]
-        n, answer = self._look_up(keys=[self._prefix], args=[b"".join(_packed(sketch.keys) for _, sketch in flat)])
-        candidates = [most_shared(shared) for shared in _candidates(answer, len(flat))]
+        places = _places([sketch.keys for _, sketch in flat])
+        n, answer = self._look_up(keys=[self._prefix], args=[b"".join(places)])
+        runs = _runs(answer)
+        n_tables = len(runs) // len(flat)
+        of_sketch = [runs[i : i + n_tables] for i in range(0, len(runs), n_tables)]
+        candidates = [most_shared(_shared(found)) for found in of_sketch]
         wanted = sorted({number for numbers in candidates for number in numbers})
         records = dict(zip(wanted, self._read(wanted), strict=True))
         best: list[Match | None] = [None] * len(sketches)
-        for (text, sketch), numbers in zip(flat, candidates, strict=True):
+        own: list[dict[bytes, bytes]] = [{} for _ in sketches]
+        for i, ((text, sketch), numbers) in enumerate(zip(flat, candidates, strict=True)):
             for number in numbers:
                 id, shingles = records[number]
                 best[text] = better(best[text], id, jaccard(sketch.shingles, shingles, self._threshold))
-        return n, [match if match and match.similarity >= self._threshold else None for match in best]
+            if not own[text]:  # the first sketch of a text is its own
+                own[text] = dict(zip(places[i * n_tables : (i + 1) * n_tables], of_sketch[i], strict=True))
+        return _Found(n, [match if match and match.similarity >= self._threshold else None for match in best], own)
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint32]]]:
         """The id and the set of each record."""
@@ -156,29 +174,51 @@ class RedisRecords:
             raise UserError(f"{self._shown}: Redis answers: {in_one_line(error)}") from error
 
 
-def _candidates(answer: bytes, n_sketches: int) -> list[Counter[int]]:
-    """The number of keys that each record shares with each sketch, from the answer of `_FIND`.
+def _places(keys: Sequence[Sequence[int]]) -> list[bytes]:
+    """The bucket and the rest of each key of some sketches, one after the other."""
+    parts = np.array(keys, ">u4").reshape(-1, 1).view(np.uint8)
+    places = np.empty((len(parts), _PLACE_BYTES), np.uint8)
+    places[:, :2], places[:, 2], places[:, 3], places[:, 4] = (
+        parts[:, :2],
+        parts[:, 2] & 224,
+        parts[:, 2] & 31,
+        parts[:, 3],
+    )
+    packed = places.tobytes()
+    return [packed[i : i + _PLACE_BYTES] for i in range(0, len(packed), _PLACE_BYTES)]
 
-    The answer has for each key a byte that counts its records, and their numbers.
-    """
+
+def _runs(answer: bytes) -> list[bytes]:
+    """The numbers of the records of each key, from the answer of `_FIND`, where a byte before them counts them."""
     runs, position = [], 0
     while position < len(answer):
-        n = answer[position]
-        runs.append(struct.unpack_from(f"<{n}I", answer, position + 1))
-        position += 1 + 4 * n
-    n_tables = len(runs) // n_sketches
-    return [
-        Counter(number for run in runs[i * n_tables : (i + 1) * n_tables] for number in run) for i in range(n_sketches)
-    ]
+        end = position + 1 + 4 * answer[position]
+        runs.append(answer[position + 1 : end])
+        position = end
+    return runs
 
 
-def _arguments(records: Sequence[tuple[str, Sketch]]) -> Iterator[bytes]:
-    """The keys and the contents of each record, for `_STORE`."""
-    for id, sketch in records:
-        name = id.encode("utf-8", "surrogatepass")
-        yield _packed(sketch.keys)
-        yield _HEAD.pack(sketch.n, len(name)) + name + sketch.shingles.astype("<u4").tobytes()
+def _shared(runs: Sequence[bytes]) -> Counter[int]:
+    """The number of keys that each record shares."""
+    numbers = b"".join(runs)
+    return Counter(struct.unpack(f"<{len(numbers) // 4}I", numbers))
 
 
-def _packed(keys: Sequence[int]) -> bytes:
-    return struct.pack(f">{len(keys)}I", *keys)
+def _entries(n: int, records: Sequence[dict[bytes, bytes]]) -> bytes:
+    """What `_STORE` writes: for each key its place, a byte that counts the numbers, and the numbers, the newest first.
+
+    Args:
+        n: number of the first of the records.
+        records: numbers that each record's keys have had so far, by place.
+    """
+    entries: dict[bytes, bytes] = {}
+    for number, runs in enumerate(records, n):
+        newest = struct.pack("<I", number)
+        for place, older in runs.items():
+            entries[place] = (newest + entries.get(place, older))[: 4 * CHAIN]
+    return b"".join(b"%b%c%b" % (place, len(numbers) // 4, numbers) for place, numbers in entries.items())
+
+
+def _content(id: str, sketch: Sketch) -> bytes:
+    name = id.encode("utf-8", "surrogatepass")
+    return _HEAD.pack(sketch.n, len(name)) + name + sketch.shingles.astype("<u4").tobytes()
