@@ -43,6 +43,7 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Fact, Report
 from babyllm.pipeline.report_html import write_report
+from babyllm.pipeline.step_times import with_times
 from babyllm.prepare.encode import SHARD_TOKENS, Batch, Encoded, Group, encode, group_table
 from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
 from babyllm.prepare.rendered.chat_documents import ChatDocuments
@@ -137,6 +138,7 @@ def tokenize(
             title="tokenize",
         )
         report = _write(directory, results, tokenizer, shard_tokens, settings)
+        report = with_times(report, sum(group["documents"] for result in results for group in result["groups"]))
     discard_work(directory)
     return report
 
