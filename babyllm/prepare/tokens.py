@@ -99,11 +99,7 @@ def tokenize(
         raise UserError(f"--shard_tokens={shard_tokens}: must be at least 1")
     read, work = read or ReadConfig(), work or WorkConfig()
     require_apart(directory, paths)
-    sources: Sequence[Source]
-    if chats:
-        sources = find_conversation_partitions(paths, min(work.partition_bytes, CHAT_BYTES))
-    else:
-        sources = find_sources(paths, read, work.partition_bytes)
+    sources = sources_of(paths, read, work.partition_bytes, chats)
     refused = NO_TAKEDOWNS if chats else find_takedowns(paths, takedowns)
     makes_parts = {
         "inputs": identity(paths, sources),
@@ -114,9 +110,47 @@ def tokenize(
         **refused.about(),
     }
     settings = makes_parts | {"shard_tokens": shard_tokens}
-    parts = directory / WORK
     if is_done(directory, made_with(directory, SETTINGS, MANIFEST), settings):
         return None
+    return tokenize_sources(sources, tokenizer, directory, settings, read, work, chats, refused)
+
+
+def sources_of(
+    paths: Sequence[Path], read: ReadConfig, partition_bytes: int, chats: ChatDocuments | None
+) -> Sequence[Source]:
+    """The partitions of the inputs of `tokenize`."""
+    if chats:
+        return find_conversation_partitions(paths, min(partition_bytes, CHAT_BYTES))
+    return find_sources(paths, read, partition_bytes)
+
+
+def tokenize_sources(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    directory: Path,
+    settings: dict[str, Any],
+    read: ReadConfig,
+    work: WorkConfig,
+    chats: ChatDocuments | None,
+    refused: Takedowns,
+) -> Report:
+    """Encode partitions of the inputs into `directory`; see `tokenize`.
+
+    Args:
+        sources: partitions.
+        tokenizer: tokenizer that encodes the documents.
+        directory: directory of the shards; created if absent.
+        settings: what the result depends on, as JSON values: `held_out` and `shard_tokens` are used.
+        read: settings of the readers.
+        work: use of the machine.
+        chats: how conversations become documents; None for documents.
+        refused: documents to leave out.
+
+    Raises:
+        UserError: as for `tokenize`.
+    """
+    parts = directory / WORK
+    makes_parts = {name: value for name, value in settings.items() if name != "shard_tokens"}
     with work_directory(directory, work=work):
         tokenizer.adding_bos(False).save(parts / "tokenizer")  # documents follow an eos
         encode_piece = partial(
@@ -124,7 +158,7 @@ def tokenize(
             read=read,
             directory=parts / "tokenizer",
             sha256=tokenizer.sha256,
-            held_out=held_out,
+            held_out=settings["held_out"],
             chats=chats,
             takedowns=refused,
         )
@@ -137,7 +171,7 @@ def tokenize(
             sizes=[source.size_bytes for source in sources],
             title="tokenize",
         )
-        report = _write(directory, results, tokenizer, shard_tokens, settings)
+        report = _write(directory, results, tokenizer, settings)
         report = with_times(report, sum(group["documents"] for result in results for group in result["groups"]))
     discard_work(directory)
     return report
@@ -147,7 +181,6 @@ def _write(
     directory: Path,
     results: Sequence[dict[str, Any]],
     tokenizer: Tokenizer,
-    shard_tokens: int,
     settings: dict[str, Any],
 ) -> Report:
     """Build the directory from the finished partitions, the manifest last, and return the report."""
@@ -161,7 +194,7 @@ def _write(
     with rejected_published(directory):
         require_documents(n_documents, rejected, directory)
     warn_of_rejected(rejected, n_documents, directory / REJECTED)
-    writer = ShardWriter(made, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
+    writer = ShardWriter(made, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, settings["shard_tokens"])
     totals = _join(parts, groups, writer)
     _judge_unknown(totals)
     report = _report(directory, totals, tokenizer, rejected)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from babyllm.commands.corpus import clean as command
+from babyllm.commands.corpus import tokenize
 from babyllm.config import parse
 from babyllm.documents import Document
 from babyllm.errors import UserError
@@ -19,6 +20,7 @@ from babyllm.text.clean.filters import CleanConfig
 from babyllm.text.clean.plan import draw_sample, plan_clean
 from babyllm.text.clean.stage import clean
 from babyllm.text.readers import ReadConfig, read_partition
+from babyllm.tokenizer import Tokenizer
 
 ONE = WorkConfig(workers=1)
 
@@ -49,11 +51,15 @@ def test_a_report_ends_with_times_that_no_file_holds(tmp_path: Path, capsys: pyt
     assert "Time by step" in capsys.readouterr().out
 
 
-def test_a_plan_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_writes_nothing(tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     """`--plan` prints time, memory and disk, and leaves OUT alone; its disk is that of the result."""
     raw, out = write_lines(tmp_path / "raw.jsonl", 2000), tmp_path / "out"
     command.run(parse(command.Flags, ["--work.workers=1", "--plan=true"], prog=""), str(raw), str(out))
     assert "Plan of cleaning" in capsys.readouterr().out and not out.exists()
+    tokenizer.save(tmp_path / "tokenizer")
+    flags = parse(tokenize.Flags, [f"--tokenizer={tmp_path / 'tokenizer'}", "--work.workers=1", "--plan=true"], prog="")
+    tokenize.run(flags, str(raw), str(out))
+    assert "Plan of tokenizing" in capsys.readouterr().out and not out.exists()
     report = plan_clean([raw], CleanConfig(), work=ONE)
     (row,) = (dict(zip(report.tables[0].columns, row, strict=True)) for row in report.tables[0].rows)
     clean([raw], out, CleanConfig(), work=ONE)
