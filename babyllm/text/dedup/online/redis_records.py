@@ -1,12 +1,13 @@
 """The kept records in Redis, where several processes and machines can add to them.
 
     n -> number of records      settings -> JSON      r<number> -> n, id, set of shingles of a record
-    b<bucket> -> hash: rest of a key -> numbers of the newest records with that key, 4 bytes each
+    b<bucket> -> entries, the newest first: rest of a key (2 bytes) and number of a record that has it (4 bytes)
 
-Redis stores a hash of few short fields without pointers, so an entry takes about ten bytes. A process looks its batch
-up, compares, and stores what it keeps, with the entries as they will be, if no other process has added a record
-meanwhile; otherwise it starts again. So of several processes that add near-duplicates one keeps its own. What survives
-a loss of power is up to the settings of the server (`appendonly`, `appendfsync`).
+A command within a script costs Redis more than a look-up, so one reads or writes a thousand buckets, and the scripts
+do not touch their names. A process looks the buckets of its batch up, compares, and stores the records it keeps and
+their buckets as they will be, if no other process has added a record meanwhile; otherwise it starts again. So of
+several processes that add near-duplicates one keeps its own. What survives a loss of power is up to the settings of the
+server (`appendonly`, `appendfsync`).
 """
 
 from __future__ import annotations
@@ -30,34 +31,28 @@ from babyllm.text.dedup.online.record_storage import keep_new
 from babyllm.text.dedup.online.sketches import Sketch
 
 _FIND = """
-local call, sub, char, bucket, keys = redis.call, string.sub, string.char, KEYS[1] .. 'b', ARGV[1]
-local found, n = {}, 0
-for i = 1, #keys, 5 do
-  local numbers = call('HGET', bucket .. sub(keys, i, i + 2), sub(keys, i + 3, i + 4)) or ''
-  found[n + 1] = char(#numbers / 4)
-  found[n + 2] = numbers
-  n = n + 2
+local found = {}
+for start = 1, #ARGV, 1000 do
+  local values = redis.call('MGET', unpack(ARGV, start, math.min(start + 999, #ARGV)))
+  for i = 1, #values do
+    values[i] = values[i] or ''
+  end
+  found[#found + 1] = table.concat(values, KEYS[2])
 end
-return {call('GET', KEYS[1] .. 'n') or '0', table.concat(found)}
+return {redis.call('GET', KEYS[1]) or '0', table.concat(found, KEYS[2])}
 """
 _STORE = """
-local call, sub, bucket, entries = redis.call, string.sub, KEYS[1] .. 'b', ARGV[2]
-if (call('GET', KEYS[1] .. 'n') or '0') ~= ARGV[1] then return 0 end
-local i = 1
-while i < #entries do
-  local stop = i + 5 + 4 * string.byte(entries, i + 5)
-  call('HSET', bucket .. sub(entries, i, i + 2), sub(entries, i + 3, i + 4), sub(entries, i + 6, stop))
-  i = stop + 1
+if (redis.call('GET', KEYS[1]) or '0') ~= ARGV[1] then return 0 end
+for start = 2, #ARGV, 1000 do
+  redis.call('MSET', unpack(ARGV, start, math.min(start + 999, #ARGV)))
 end
-local n = tonumber(ARGV[1])
-for record = 3, #ARGV do
-  call('SET', KEYS[1] .. 'r' .. struct.pack('<I4', n), ARGV[record])
-  n = n + 1
-end
-call('SET', KEYS[1] .. 'n', string.format('%d', n))
 return 1
 """
-_PLACE_BYTES = 5  # of a key: three of its bucket and two of its rest
+_END = b"\xff" * 6  # between the entries of two buckets; no key has this rest
+_ENTRY = np.dtype([("rest", "<u2"), ("number", "<u4")])
+_REST_BITS = 12  # of the 32 of a key; the upper ones are its bucket
+_REST = (1 << _REST_BITS) - 1
+_NOTHING = 0xFFFF  # rest of `_END`
 _HEAD = struct.Struct("<2I")  # n, bytes of the id
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -68,12 +63,12 @@ class _Found(NamedTuple):
     Attributes:
         n: number of records, as Redis has it.
         matches: match of each text.
-        runs: numbers of the records that have each key of the text's own sketch, packed, by place.
+        buckets: entries of the buckets of the texts' keys, by name.
     """
 
     n: bytes
     matches: list[Match | None]
-    runs: list[dict[bytes, bytes]]
+    buckets: dict[bytes, bytes]
 
 
 class RedisRecords:
@@ -128,9 +123,7 @@ class RedisRecords:
                 found = self._find_all(sketches)
                 fresh = Kept(len(sketches[0][0].keys), self._threshold)
                 matches, new = keep_new(fresh, ids, sketches, found.matches)
-                entries = _entries(int(found.n), [found.runs[i] for i in new])
-                contents = [_content(ids[i], sketches[i][0]) for i in new]
-                if not new or self._store(keys=[self._prefix], args=[found.n, entries, *contents]):
+                if not new or self._store_all(found, [(ids[i], sketches[i][0]) for i in new]):
                     return matches
 
     def close(self) -> None:
@@ -139,23 +132,36 @@ class RedisRecords:
 
     def _find_all(self, sketches: Sequence[Sequence[Sketch]]) -> _Found:
         flat = [(text, sketch) for text, some in enumerate(sketches) for sketch in some]
-        places = _places([sketch.keys for _, sketch in flat])
-        n, answer = self._look_up(keys=[self._prefix], args=[b"".join(places)])
-        runs = _runs(answer)
-        n_tables = len(runs) // len(flat)
-        of_sketch = [runs[i : i + n_tables] for i in range(0, len(runs), n_tables)]
-        candidates = [most_shared(_shared(found)) for found in of_sketch]
+        keys = np.array([sketch.keys for _, sketch in flat], np.uint32)
+        names = [self._bucket(key) for _, sketch in flat for key in sketch.keys]
+        n, answer = self._look_up(keys=[self._prefix + b"n", _END], args=names)
+        candidates = [most_shared(shared) for shared in _shared(keys, answer)]
         wanted = sorted({number for numbers in candidates for number in numbers})
         records = dict(zip(wanted, self._read(wanted), strict=True))
         best: list[Match | None] = [None] * len(sketches)
-        own: list[dict[bytes, bytes]] = [{} for _ in sketches]
-        for i, ((text, sketch), numbers) in enumerate(zip(flat, candidates, strict=True)):
+        for (text, sketch), numbers in zip(flat, candidates, strict=True):
             for number in numbers:
                 id, shingles = records[number]
                 best[text] = better(best[text], id, jaccard(sketch.shingles, shingles, self._threshold))
-            if not own[text]:  # the first sketch of a text is its own
-                own[text] = dict(zip(places[i * n_tables : (i + 1) * n_tables], of_sketch[i], strict=True))
-        return _Found(n, [match if match and match.similarity >= self._threshold else None for match in best], own)
+        matches = [match if match and match.similarity >= self._threshold else None for match in best]
+        return _Found(n, matches, dict(zip(names, _values(answer), strict=True)))
+
+    def _store_all(self, found: _Found, records: Sequence[tuple[str, Sketch]]) -> bool:
+        """Store records with the entries of their keys, unless another process has added a record; whether it did."""
+        values: dict[bytes, bytes] = {}
+        for number, (id, sketch) in enumerate(records, int(found.n)):
+            newest = struct.pack("<I", number)
+            for key in sketch.keys:
+                bucket = self._bucket(key)
+                older = values[bucket] if bucket in values else found.buckets[bucket]
+                values[bucket] = _newest((key & _REST).to_bytes(2, "little") + newest + older)
+            values[self._prefix + b"r" + newest] = _content(id, sketch)
+        values[self._prefix + b"n"] = b"%d" % (int(found.n) + len(records))
+        pairs = [part for pair in values.items() for part in pair]
+        return bool(self._store(keys=[self._prefix + b"n"], args=[found.n, *pairs]))
+
+    def _bucket(self, key: int) -> bytes:
+        return self._prefix + b"b" + (key >> _REST_BITS).to_bytes(3, "big")
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint32]]]:
         """The id and the set of each record."""
@@ -174,49 +180,38 @@ class RedisRecords:
             raise UserError(f"{self._shown}: Redis answers: {in_one_line(error)}") from error
 
 
-def _places(keys: Sequence[Sequence[int]]) -> list[bytes]:
-    """The bucket and the rest of each key of some sketches, one after the other."""
-    parts = np.array(keys, ">u4").reshape(-1, 1).view(np.uint8)
-    places = np.empty((len(parts), _PLACE_BYTES), np.uint8)
-    places[:, :2], places[:, 2], places[:, 3], places[:, 4] = (
-        parts[:, :2],
-        parts[:, 2] & 224,
-        parts[:, 2] & 31,
-        parts[:, 3],
-    )
-    packed = places.tobytes()
-    return [packed[i : i + _PLACE_BYTES] for i in range(0, len(packed), _PLACE_BYTES)]
-
-
-def _runs(answer: bytes) -> list[bytes]:
-    """The numbers of the records of each key, from the answer of `_FIND`, where a byte before them counts them."""
-    runs, position = [], 0
-    while position < len(answer):
-        end = position + 1 + 4 * answer[position]
-        runs.append(answer[position + 1 : end])
-        position = end
-    return runs
-
-
-def _shared(runs: Sequence[bytes]) -> Counter[int]:
-    """The number of keys that each record shares."""
-    numbers = b"".join(runs)
-    return Counter(struct.unpack(f"<{len(numbers) // 4}I", numbers))
-
-
-def _entries(n: int, records: Sequence[dict[bytes, bytes]]) -> bytes:
-    """What `_STORE` writes: for each key its place, a byte that counts the numbers, and the numbers, the newest first.
+def _shared(keys: NDArray[np.uint32], answer: bytes) -> list[Counter[int]]:
+    """The number of keys that each record shares with each sketch.
 
     Args:
-        n: number of the first of the records.
-        records: numbers that each record's keys have had so far, by place.
+        keys: (sketches, tables) keys.
+        answer: entries of the buckets of the keys, in the same order, with `_END` between two buckets.
     """
-    entries: dict[bytes, bytes] = {}
-    for number, runs in enumerate(records, n):
-        newest = struct.pack("<I", number)
-        for place, older in runs.items():
-            entries[place] = (newest + entries.get(place, older))[: 4 * CHAIN]
-    return b"".join(b"%b%c%b" % (place, len(numbers) // 4, numbers) for place, numbers in entries.items())
+    entries = np.frombuffer(answer, _ENTRY)
+    owner = np.cumsum(entries["rest"] == _NOTHING)
+    is_shared = entries["rest"] == (keys.ravel() & _REST)[owner]
+    shared: list[Counter[int]] = [Counter() for _ in keys]
+    sketch = owner[is_shared] // keys.shape[1]
+    for i, number in zip(sketch.tolist(), entries["number"][is_shared].tolist(), strict=True):
+        shared[i][number] += 1
+    return shared
+
+
+def _values(answer: bytes) -> list[bytes]:
+    """The entries of each bucket."""
+    size = _ENTRY.itemsize
+    ends = (np.flatnonzero(np.frombuffer(answer, _ENTRY)["rest"] == _NOTHING) * size).tolist()
+    starts = [0, *(end + size for end in ends)]
+    return [answer[start:end] for start, end in zip(starts, [*ends, len(answer)], strict=True)]
+
+
+def _newest(value: bytes) -> bytes:
+    """The entries of a bucket without the oldest of the first one's key, if there are more than `CHAIN` of this key."""
+    size, rest = _ENTRY.itemsize, value[:2]
+    if len(value) <= CHAIN * size:
+        return value
+    same = [i for i in range(0, len(value), size) if value[i : i + 2] == rest]
+    return value if len(same) <= CHAIN else value[: same[-1]] + value[same[-1] + size :]
 
 
 def _content(id: str, sketch: Sketch) -> bytes:
