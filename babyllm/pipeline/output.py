@@ -25,6 +25,7 @@ from babyllm.pipeline.engines.beside import Led
 from babyllm.pipeline.engines.presence import QUEUE, unique_name
 from babyllm.pipeline.engines.shared_queue import leading
 from babyllm.pipeline.partitions import WorkConfig, not_written
+from babyllm.pipeline.step_times import steps_noted
 from babyllm.runtime.machine import cores
 
 WORK, MADE, REJECTED = ".work", "made", "rejected.jsonl"
@@ -120,7 +121,8 @@ def work_directory(out: Path, replaced: Sequence[str] = (), work: WorkConfig | N
         work = work or WorkConfig(engine="local")
         with locked(directory / _LOCK, 0) as is_free, _leading(out, is_free, work):
             _take_back(out)
-            yield directory
+            with steps_noted():
+                yield directory
     except BrokenPipeError:  # the reader of this process's output has closed the pipe
         raise
     except OSError as error:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,11 +29,14 @@ from babyllm.files import fsync, read_sealed_json, write_sealed_json
 from babyllm.pipeline.engines.job_engine import Engine
 from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.presence import LEAD, QUEUE, unique_name
+from babyllm.pipeline.step_times import Cost, Stopwatch, note_step
 from babyllm.progress import ProgressLine
 from babyllm.runtime.machine import cores, is_array_task
 
 T = TypeVar("T")
 DONE = "done.json"
+Done = tuple[Any, Cost]
+"""The result of an item and what it cost."""
 _SEEN_AFTER_S = 90.0  # in which a network disk shows what other machines have written
 
 
@@ -92,11 +95,11 @@ def run_partitions(
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     weights = [1] * len(items) if sizes is None else list(sizes)
-    results: dict[int, Any] = {}
+    results: dict[int, Done] = {}
     for index in range(len(items)):
         found = _finished(directory / f"{index:05d}", digest)
         if found is not None:
-            results[index] = found["result"]
+            results[index] = found["result"], Cost(*found.get("cost", (0.0, 0.0, 0)))
     missing = [index for index in range(len(items)) if index not in results]
     done, total = sum(weights[i] for i in results), sum(weights)
     progress = ProgressLine(title, total, done, output=sys.stderr)
@@ -109,7 +112,11 @@ def run_partitions(
     progress.end()
     if engine is not None and not isinstance(engine, LocalPool):
         _wait_until_seen([directory / f"{index:05d}" for index in missing], digest)
-    return [results[index] for index in range(len(items))]
+    done_in_order = [results[index] for index in range(len(items))]
+    note_step(
+        directory.name if not title else title.partition(":")[0], items, [cost for _, cost in done_in_order], sizes
+    )
+    return [result for result, _ in done_in_order]
 
 
 def _engine(work: WorkConfig, n_jobs: int, directory: Path) -> Engine | None:
@@ -145,20 +152,22 @@ def not_written(place: Path, error: OSError) -> UserError:
     )
 
 
-def _carry_out(job: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
-    """The result of `job` for one item, in a folder that gets its final name when it is complete."""
+def _carry_out(job: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Done:
+    """The result of `job` for one item, and its cost, in a folder that gets its final name when it is complete."""
     # No other process has this name: one whose parent was killed, or another machine, may work on the same item.
     unfinished = folder.with_name(f".{folder.name}-{unique_name()}")
+    watch = Stopwatch()
     try:
         unfinished.mkdir()
         result = job(item, unfinished)
-        write_sealed_json(unfinished / DONE, {"key": digest, "result": result})
+        cost = watch.cost()
+        write_sealed_json(unfinished / DONE, {"key": digest, "result": result, "cost": astuple(cost)})
         _put_in_place(unfinished, folder, digest)
     except OSError as error:
         raise not_written(folder, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return result
+    return result, cost
 
 
 def _put_in_place(unfinished: Path, folder: Path, digest: str) -> None:
@@ -173,7 +182,7 @@ def _put_in_place(unfinished: Path, folder: Path, digest: str) -> None:
         fsync(folder.parent)
 
 
-def _carry_out_there(job: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
+def _carry_out_there(job: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Done:
     """The same on a machine that perhaps has not seen yet what others have written."""
     for step in (folder.parent, *folder.parent.parent.glob("*/")):
         _look_again(step)
@@ -191,12 +200,12 @@ def _look_again(directory: Path) -> None:
 Job = tuple[int, tuple[Any, ...]]
 
 
-def _in_turn(jobs: Iterable[Job]) -> Iterator[tuple[int, Any]]:
+def _in_turn(jobs: Iterable[Job]) -> Iterator[tuple[int, Done]]:
     for index, arguments in jobs:
         yield index, _carry_out(*arguments)
 
 
-def _by(engine: Engine, jobs: Iterator[Job], say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
+def _by(engine: Engine, jobs: Iterator[Job], say: Callable[[str], None]) -> Iterator[tuple[int, Done]]:
     """The results of jobs in the order in which an engine finishes them."""
     function = _carry_out if isinstance(engine, LocalPool) else _carry_out_there
     running: dict[Future[Any], Job] = {}

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.chat.reading import find_conversation_partitions
-from babyllm.config import to_dict
 from babyllm.documents import check_held_out
 from babyllm.errors import UserError
 from babyllm.files import sha256, write_json
@@ -45,6 +44,7 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Fact, Report
 from babyllm.pipeline.report_html import write_report
+from babyllm.pipeline.step_times import with_times
 from babyllm.prepare.encode import SHARD_TOKENS, Batch, Encoded, Group, encode, group_table
 from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
 from babyllm.prepare.rendered.chat_documents import ChatDocuments
@@ -102,23 +102,59 @@ def tokenize(
     require_apart(directory, paths)
     refused = NO_TAKEDOWNS if chats else find_takedowns(paths, takedowns)
     paths, earlier = _without_tokens(paths, refused, tokenizer)
-    sources: Sequence[Source] = []
-    if chats and paths:
-        sources = find_conversation_partitions(paths, min(work.partition_bytes, CHAT_BYTES))
-    elif paths:
-        sources = find_sources(paths, read, work.partition_bytes)
+    sources = sources_of(paths, read, work.partition_bytes, chats) if paths else []
     makes_parts = {
         "inputs": [*(sha256(data.directory / MANIFEST) for data in earlier), *identity(paths, sources)],
         "tokenizer": tokenizer.sha256,
         "held_out": held_out,
-        "read": to_dict(read),
+        "read": read.described(),
         **({"chats": chats.makes()} if chats else {}),
         **refused.about(),
     }
     settings = makes_parts | {"shard_tokens": shard_tokens}
-    parts = directory / WORK
     if is_done(directory, made_with(directory, SETTINGS, MANIFEST), settings):
         return None
+    return tokenize_sources(sources, tokenizer, directory, settings, read, work, chats, refused, earlier)
+
+
+def sources_of(
+    paths: Sequence[Path], read: ReadConfig, partition_bytes: int, chats: ChatDocuments | None
+) -> Sequence[Source]:
+    """The partitions of the inputs of `tokenize`."""
+    if chats:
+        return find_conversation_partitions(paths, min(partition_bytes, CHAT_BYTES))
+    return find_sources(paths, read, partition_bytes)
+
+
+def tokenize_sources(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    directory: Path,
+    settings: dict[str, Any],
+    read: ReadConfig,
+    work: WorkConfig,
+    chats: ChatDocuments | None,
+    refused: Takedowns,
+    earlier: Sequence[TokenData] = (),
+) -> Report:
+    """Encode partitions of the inputs into `directory`; see `tokenize`.
+
+    Args:
+        sources: partitions.
+        tokenizer: tokenizer that encodes the documents.
+        directory: directory of the shards; created if absent.
+        settings: what the result depends on, as JSON values: `held_out` and `shard_tokens` are used.
+        read: settings of the readers.
+        work: use of the machine.
+        chats: how conversations become documents; None for documents.
+        refused: documents to leave out.
+        earlier: token data whose shards come first, as they are.
+
+    Raises:
+        UserError: as for `tokenize`.
+    """
+    parts = directory / WORK
+    makes_parts = {name: value for name, value in settings.items() if name != "shard_tokens"}
     with work_directory(directory, work=work):
         tokenizer.adding_bos(False).save(parts / "tokenizer")  # documents follow an eos
         encode_piece = partial(
@@ -126,7 +162,7 @@ def tokenize(
             read=read,
             directory=parts / "tokenizer",
             sha256=tokenizer.sha256,
-            held_out=held_out,
+            held_out=settings["held_out"],
             chats=chats,
             takedowns=refused,
         )
@@ -139,7 +175,8 @@ def tokenize(
             sizes=[source.size_bytes for source in sources],
             title="tokenize",
         )
-        report = _write(directory, results, tokenizer, shard_tokens, settings, earlier)
+        report = _write(directory, results, tokenizer, settings, earlier)
+        report = with_times(report, sum(group["documents"] for result in results for group in result["groups"]))
     discard_work(directory)
     return report
 
@@ -176,7 +213,6 @@ def _write(
     directory: Path,
     results: Sequence[dict[str, Any]],
     tokenizer: Tokenizer,
-    shard_tokens: int,
     settings: dict[str, Any],
     earlier: Sequence[TokenData],
 ) -> Report:
@@ -192,7 +228,7 @@ def _write(
         with rejected_published(directory):
             require_documents(n_documents, rejected, directory)
     warn_of_rejected(rejected, n_documents, directory / REJECTED)
-    writer = ShardWriter(made, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
+    writer = ShardWriter(made, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, settings["shard_tokens"])
     for data in earlier:
         writer.take(data)
     totals = _join(parts, groups, writer)

@@ -119,7 +119,7 @@ def _learn(
     require_apart(directory, paths)
     work = reading.work
     sources = find_sources(paths, reading.read, work.partition_bytes)
-    inputs = {"inputs": identity(paths, sources), "read": to_dict(reading.read)} | reading.takedowns.about()
+    inputs = {"inputs": identity(paths, sources), "read": reading.read.described()} | reading.takedowns.about()
     settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
     parts = directory / WORK
     made = made_with(directory, SETTINGS, SETTINGS)

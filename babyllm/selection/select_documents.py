@@ -29,7 +29,7 @@ from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.selection.choosing import choose
 from babyllm.selection.importance_scores import ImportanceScores, count_target_documents, ratios_to
 from babyllm.selection.numeric.importance import ImportanceConfig, count
-from babyllm.selection.score_tables import BYTES, FILE, FIXED, KEY, PLACE, REASON, TABLE, TASK, read_candidates
+from babyllm.selection.score_tables import BYTES, FIELD, FILE, FIXED, KEY, PLACE, REASON, TABLE, TASK, read_candidates
 from babyllm.selection.select_config import SelectConfig
 from babyllm.selection.selection_report import selection_report, write_scores
 from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, about_corpus, open_corpus, write_corpus
@@ -40,6 +40,7 @@ from babyllm.text.dedup.steps import Setting, keep, named_in
 from babyllm.text.readers import ReadConfig
 from babyllm.text.takedowns import REASON as TAKEN_DOWN
 from babyllm.text.takedowns import Takedowns, find_takedowns
+from babyllm.text.text_scorers import TextScorer, load_text_scorer
 
 _KNOWN = ("importance",)
 
@@ -61,8 +62,10 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
     """
     check(config, "--")
     config.check()
-    if others := [name for name in config.scores if name not in _KNOWN]:
-        raise UserError(f"--scores: {others[0]} is for conversations; documents have {', '.join(_KNOWN)}")
+    if others := [name for name in config.scores if name not in _KNOWN and not _is_function(name)]:
+        raise UserError(
+            f"--scores: {others[0]} is for conversations; documents have {', '.join(_KNOWN)}, or module:function"
+        )
     if (budget := config.budget()) and budget[1] == "tokens":
         raise UserError(
             f"--limit={config.limit}: documents have no tokens yet; give a number of records, or such as 10MB"
@@ -89,7 +92,8 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
             if (target is not None)
             else None
         )
-        job.run(partial(_score, scorer=scorer, takedowns=takedowns), "scores")
+        functions = tuple(filter(_is_function, config.scores))
+        job.run(partial(_score, scorer=scorer, functions=functions, takedowns=takedowns), "scores")
         candidates = read_candidates(job.folders("scores"), None, None, directory)
         choice = choose(candidates, config, np.empty(0, np.int64))
         report = selection_report(candidates, choice, config, [""], {}, "documents")
@@ -133,6 +137,7 @@ def _about(corpora: Sequence[Corpus], config: SelectConfig, target: NDArray[np.i
         "inputs": [sha256(corpus.directory / MANIFEST) for corpus in corpora],
         "settings": settings,
         "target": exact_key(json.dumps(target.tolist())).hex() if target is not None else None,
+        "functions": [_scorer_of(name).identity for name in config.scores if _is_function(name)] or None,
     }
     values: dict[str, Any] = json.loads(json.dumps(about))
     return values
@@ -144,8 +149,19 @@ def _count(piece: Slice, folder: Path, *, config: ImportanceConfig) -> list[int]
     return counts
 
 
-def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None, takedowns: Takedowns) -> int:
-    names = scorer.names if scorer else ()
+def _is_function(name: str) -> bool:
+    return ":" in name and not name.startswith(FIELD)
+
+
+def _scorer_of(name: str) -> TextScorer:
+    return load_text_scorer("--scores", name)
+
+
+def _score(
+    piece: Slice, folder: Path, *, scorer: ImportanceScores | None, functions: Sequence[str], takedowns: Takedowns
+) -> int:
+    own = {name.partition(":")[2]: _scorer_of(name) for name in functions}
+    names = [*(scorer.names if scorer else ()), *own]
     schema = pa.schema(
         [(name, pa.int64() if name == BYTES else pa.string()) for name in FIXED] + [(n, pa.float64()) for n in names]
     )
@@ -161,6 +177,7 @@ def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None, taked
                 BYTES: [len(text.encode()) for text in texts],
                 REASON: np.where(named_in(takedowns, batch, piece.prefix), TAKEN_DOWN, "").tolist(),
                 **(scorer.score_texts(texts).columns if scorer else {}),
+                **{column: score(texts) for column, score in own.items()},
             }
             table.write_table(pa.table({name: rows[name] for name in schema.names}, schema=schema))
             n += len(texts)

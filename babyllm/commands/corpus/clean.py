@@ -33,6 +33,8 @@ class Flags(CleanConfig):
         takedowns: files of documents to refuse, or directories with a takedowns.jsonl; those of the inputs always
             count.
         work: number of processes and size of partitions.
+        plan: whether to say how long it will take, with how much memory and disk, from samples of the input, instead of
+            doing it.
     """
 
     kind: Literal["documents", "conversations"] = "documents"
@@ -41,11 +43,15 @@ class Flags(CleanConfig):
     read: ReadConfig = field(default_factory=ReadConfig)
     takedowns: list[PathText] = field(default_factory=list)
     work: WorkConfig = field(default_factory=WorkConfig)
+    plan: bool = False
 
 
 def run(flags: Flags, *arguments: str) -> None:
     """Clean the files and corpora IN into OUT and print the report."""
     *inputs, out = map(Path, arguments)
+    if flags.plan:
+        print_report(_planned(flags, inputs))
+        return
     report = _cleaned(flags, inputs, out)
     if report is None:
         print(f"{out}: complete already, with these settings and inputs; nothing to do")
@@ -54,8 +60,22 @@ def run(flags: Flags, *arguments: str) -> None:
     print(f"\n{out / 'report.html'} shows this with plots and examples")
 
 
+def _planned(flags: Flags, inputs: list[Path]) -> Report:
+    from babyllm.text.clean.plan import plan_clean
+
+    if flags.kind != "documents":
+        raise UserError("--plan: is for documents; leave it out")
+    takedowns = [Path(path) for path in flags.takedowns]
+    read, work = flags.read, flags.work
+    return plan_clean(inputs, _config(flags), read=read, work=work, load_scorer=_load_scorer, takedowns=takedowns)
+
+
+def _config(flags: Flags) -> CleanConfig:
+    return CleanConfig(**{f.name: getattr(flags, f.name) for f in fields(CleanConfig)})
+
+
 def _cleaned(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
-    config = CleanConfig(**{f.name: getattr(flags, f.name) for f in fields(CleanConfig)})
+    config = _config(flags)
     if flags.kind == "documents":
         takedowns = [Path(path) for path in flags.takedowns]
         read, work = flags.read, flags.work

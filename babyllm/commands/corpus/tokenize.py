@@ -37,6 +37,8 @@ class Flags:
         takedowns: files of documents to refuse, or directories with a takedowns.jsonl; those of the inputs always
             count.
         work: number of processes and size of partitions.
+        plan: whether to say how long it will take, with how much memory and disk, from samples of the input, instead of
+            doing it.
     """
 
     tokenizer: PathText
@@ -50,6 +52,7 @@ class Flags:
     read: ReadConfig = field(default_factory=ReadConfig)
     takedowns: list[PathText] = field(default_factory=list)
     work: WorkConfig = field(default_factory=WorkConfig)
+    plan: bool = False
 
 
 def run(flags: Flags, *arguments: str) -> None:
@@ -65,9 +68,24 @@ def run(flags: Flags, *arguments: str) -> None:
     if flags.takedowns and flags.kind == "conversations":
         raise UserError("--takedowns: is for documents; leave it out")
     chats = _chats(flags, tokenizer) if flags.kind == "conversations" else None
+    encoder = chats.template.tokenizer if chats and chats.template else tokenizer
+    if flags.plan:
+        from babyllm.prepare.plan_tokens import plan_tokenize
+
+        plan = plan_tokenize(
+            inputs,
+            encoder,
+            held_out=flags.held_out,
+            shard_tokens=flags.shard_tokens,
+            read=flags.read,
+            work=flags.work,
+            chats=chats,
+        )
+        print_report(plan)
+        return
     report = tokenize(
         inputs,
-        chats.template.tokenizer if chats and chats.template else tokenizer,
+        encoder,
         out,
         held_out=flags.held_out,
         shard_tokens=flags.shard_tokens,

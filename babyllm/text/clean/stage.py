@@ -13,7 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,6 +36,7 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
+from babyllm.pipeline.step_times import with_times
 from babyllm.store.corpus import MANIFEST, Part, about_corpus, add_counts, read_part, write_corpus, write_part
 from babyllm.text.clean.filters import CleanConfig, check_names
 from babyllm.text.clean.filters.chain import Step, Tally, apply, build, excerpt, labels
@@ -97,9 +98,31 @@ def clean(
     trained = {name: chosen for name, chosen in _chosen(config).items() if isinstance(chosen, Trained)}
     require_apart(out, [*inputs, *(path for chosen in trained.values() for path in chosen.examples())])
     refused = find_takedowns(inputs, takedowns)
-    about = _about(inputs, config, read) | refused.about()
+    about = describe(inputs, config, read) | refused.about()
     if is_done(out, about_corpus(out), about):
         return None
+    partitions = find_partitions(inputs, read, work.partition_bytes)
+    require_fields(partitions, read)
+    return clean_partitions(partitions, inputs, out, config, read, work, load_scorer, refused, about)
+
+
+def clean_partitions(
+    partitions: Sequence[Partition],
+    inputs: Sequence[Path],
+    out: Path,
+    config: CleanConfig,
+    read: ReadConfig,
+    work: WorkConfig,
+    load_scorer: LoadScorer | None,
+    refused: Takedowns,
+    about: dict[str, Any],
+) -> Report:
+    """Write the corpus `out` from partitions of the inputs, which `about` describes; see `clean`.
+
+    Raises:
+        UserError: a setting is wrong, or `out` holds something else.
+    """
+    trained = {name: chosen for name, chosen in _chosen(config).items() if isinstance(chosen, Trained)}
     with work_directory(out, work=work) as directory:
         learned: list[str] = []
         for name, chosen in trained.items():
@@ -109,8 +132,6 @@ def clean(
             learned += files
         run = _Run(config, read, load_scorer, refused)
         run.steps(config.filters, {})  # a missing library or file is reported before the work begins
-        partitions = find_partitions(inputs, read, work.partition_bytes)
-        require_fields(partitions, read)
         passes = _passes(run, partitions, directory, about, work)
         made = directory / MADE
         join_rejected([folder for folders, _ in passes for folder in folders], made)
@@ -126,6 +147,7 @@ def clean(
         n_read = sum(count.documents for count in outcome.read.values())
         warn_of_rejected(outcome.unreadable, n_read, out / REJECTED)
         publish(out, [*(part.file for part in parts), REJECTED, *learned, *REPORT_FILES, MANIFEST])
+        report = with_times(report, n_read)
     discard_work(out)
     return report
 
@@ -296,7 +318,7 @@ def _chosen(config: CleanConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.filters}
 
 
-def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
+def describe(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
     """What determines the result, as JSON values: inputs, filters, their options and files."""
     files: dict[str, str] = {}
     for chosen in _chosen(config).values():
@@ -309,7 +331,7 @@ def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dic
     about = {
         "stage": "clean",
         "inputs": key_of(find_partitions(inputs, read, WHOLE_FILES)),
-        "read": asdict(read),
+        "read": read.described(),
         "filters": options,
         "files": files,
     }

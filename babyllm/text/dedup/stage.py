@@ -25,6 +25,7 @@ from babyllm.pipeline.output import MADE, discard_work, is_done, publish, requir
 from babyllm.pipeline.rejections import require_documents
 from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
+from babyllm.pipeline.step_times import with_times
 from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, about_corpus, open_corpus, write_corpus
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate, steps
@@ -107,6 +108,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         write_corpus(made, parts, about)
         kept.add(run, [piece for of_corpus in slices[: len(inputs)] for piece in of_corpus], result.removed)
         publish(out, [*(part.file for part in parts), CLUSTERS, CONTAMINATED, TRIMMED, CUT, *REPORT_FILES, MANIFEST])
+        report = with_times(report, sum(piece.n for of_corpus in slices[: len(inputs)] for piece in of_corpus))
     discard_work(out)
     return report
 
