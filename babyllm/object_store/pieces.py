@@ -1,0 +1,147 @@
+"""A bounded local cache of pieces of remote files, which many processes of a machine share and threads fill ahead.
+
+get(name, i) -> CACHE/pieces/KEY/NAME.I, fetched if it is not there -> its bytes
+within asked(): get(name, i) -> the piece is fetched in the background
+
+A piece has its name when it is complete. Nothing keeps one open, so the pieces not used for longest can be deleted at
+any time; whoever needs one again fetches it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from babyllm.errors import UserError
+from babyllm.files import locked
+
+PIECES = "pieces"
+N_FETCHERS = 8
+_PATIENCE_S = 3600.0
+# Each process looks at the whole cache after it has added this share of the limit, and then leaves this share.
+_LOOK_SHARE, _LEFT_SHARE = 1 / 32, 3 / 4
+_N_LOCKS = 64
+
+Fetch = Callable[[str, int, Path], None]
+
+
+class Pieces:
+    """The pieces of some files.
+
+    Args:
+        root: directory of all copies.
+        key: name of the files and their version; pieces of equal keys are the same.
+        limit: bytes that the pieces of all keys may take.
+        fetch: function that writes a piece of a file to a path, checked and whole.
+    """
+
+    def __init__(self, root: Path, key: str, limit: int, fetch: Fetch) -> None:
+        self._all = root / PIECES
+        self._folder = self._all / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self._limit, self._fetch = limit, fetch
+        self._added, self._lock = 0, threading.Lock()
+        self._running: dict[tuple[str, int], Future[None]] = {}
+        self._here = threading.local()
+        self._pool = ThreadPoolExecutor(N_FETCHERS, thread_name_prefix="pieces")
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """In the body, this thread's `get` only begins to fetch pieces, and returns None."""
+        self._here.is_asking = True
+        try:
+            yield
+        finally:
+            self._here.is_asking = False
+
+    def get(self, name: str, i: int, start: int, stop: int) -> bytes | None:
+        """The bytes from `start` up to `stop` of piece `i` of a file; None while asking.
+
+        Raises:
+            UserError: the piece cannot be fetched or stored.
+        """
+        path = self._folder / f"{name.replace('/', '%2F')}.{i}"
+        if getattr(self._here, "is_asking", False):
+            self._ask(name, i, path)
+            return None
+        while True:
+            with self._lock:
+                running = self._running.pop((name, i), None)
+            if running:
+                running.result()
+            with suppress(FileNotFoundError):  # not there yet, or not any more
+                content = _read(path, start, stop)
+                if len(content) == stop - start:
+                    return content
+                path.unlink(missing_ok=True)  # somebody has cut it
+            self._bring(name, i, path)
+
+    def _ask(self, name: str, i: int, path: Path) -> None:
+        with self._lock:
+            if (name, i) not in self._running and not path.exists():
+                self._running[name, i] = self._pool.submit(self._bring, name, i, path)
+
+    def _bring(self, name: str, i: int, path: Path) -> None:
+        """Fetch a piece unless another thread or process has."""
+        number = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16) % _N_LOCKS
+        with locked(self._folder / f".lock{number}", _PATIENCE_S):
+            if path.exists():
+                return
+            try:
+                self._fetch(name, i, path)
+                os.utime(path)
+                n_bytes = path.stat().st_size
+            except OSError as error:
+                raise self._unwritten(error) from error
+        self._count(n_bytes)
+
+    def _unwritten(self, error: OSError) -> UserError:
+        return UserError(
+            f"{error.filename or self._folder}: cannot be written ({error.strerror or error}); free some space, or set "
+            "--data.cache.directory or a smaller --data.cache.bytes"
+        )
+
+    def _count(self, n_bytes: int) -> None:
+        with self._lock:
+            self._added += n_bytes
+            if self._added < self._limit * _LOOK_SHARE:
+                return
+            self._added = 0
+        delete_unused(self._all, int(self._limit * _LEFT_SHARE))
+
+
+def _read(path: Path, start: int, stop: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        content = bytearray()
+        while len(content) < stop - start and (block := file.read(stop - start - len(content))):
+            content += block
+    with suppress(OSError):
+        os.utime(path)
+    return bytes(content)
+
+
+def delete_unused(folder: Path, limit: int) -> None:
+    """Delete the pieces that were not used for longest until the others take at most `limit` bytes."""
+    found = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            stat = file.stat()
+            if not file.is_dir() and not file.name.startswith(".lock"):
+                found.append((stat.st_mtime_ns, stat.st_size, file))
+    used = sum(size for _, size, _ in found)
+    for _, size, file in sorted(found, key=lambda entry: entry[:2]):
+        if used <= limit:
+            return
+        file.unlink(missing_ok=True)
+        used -= size
