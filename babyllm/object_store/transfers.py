@@ -113,9 +113,7 @@ def look(address: Address) -> dict[str, RemoteFile]:
             return {}
         found = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
         start = len(path.strip("/")) + 1
-        return {
-            f.path.lstrip("/")[start:]: RemoteFile(f.size, f.mtime_ns) for f in found if f.type == fs.FileType.File
-        }
+        return {f.path.lstrip("/")[start:]: RemoteFile(f.size, f.mtime_ns) for f in found if f.type == fs.FileType.File}
 
     files = patiently(address, listed)
     for name in files:

@@ -28,7 +28,9 @@ def servers() -> Iterator[tuple[Store, str]]:
 
 
 @pytest.fixture
-def store(servers: tuple[Store, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Store]:
+def store(
+    servers: tuple[Store, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Store]:
     """The store, empty but for the bucket "bucket"; what the environment says leads to it."""
     from pyarrow import fs
 
