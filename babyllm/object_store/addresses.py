@@ -54,7 +54,7 @@ class Address:
         """
         found = _ADDRESS.match(str(path))
         if found is None:
-            raise UserError(f"{path}: is no address; write s3://, gs:// or hdfs:// before the bucket")
+            raise UserError(f"{path}: must begin with a scheme: write s3://, gs:// or hdfs:// before the bucket")
         scheme, rest = found.groups()
         rest = rest.strip("/")
         if "@" in rest.partition("/")[0]:  # not printed, as it may hold a password

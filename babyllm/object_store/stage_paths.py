@@ -2,9 +2,9 @@
 
 IN...  -> copies -> the stage -> unfinished/HASH/...: the finished output -> upload, the commit mark last -> copies/HASH
 
-A remote OUT has the file `.uploading` from the beginning of the stage to the end of the upload. So a reader never takes an
-unfinished corpus for one, nor shards without a manifest for another project's files. A stage replaces nothing: OUT is
-new, or holds an upload that was stopped, or the finished result of the same command.
+A remote OUT has the file `.uploading` from the beginning of the stage to the end of the upload. So a reader never takes
+an unfinished corpus for one, nor shards without a manifest for another project's files. A stage replaces nothing: OUT
+is new, or holds an upload that was stopped, or the finished result of the same command.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _output(target: Address, before: dict[str, RemoteFile], cache: CacheConfig) 
     work = Copy(target, cache.root(), UNFINISHED)
     work.path.mkdir(parents=True, exist_ok=True)
     if UPLOADING not in before:
-        _sign(work.path, target)  # a place that cannot be written is told before the work
+        _sign(work.path, target)  # a place that cannot be written is reported before the work
     yield work.path
     with locked(work.lock, DAY_S):
         if work.path.exists():  # else another process that made the same output has uploaded it

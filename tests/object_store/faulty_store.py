@@ -10,8 +10,11 @@ BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce
 BROKEN = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>We had an error.</Message></Error>"
 
 Plan = Callable[[int, str, str], str]
-"""The fault of a request from its number, method and path: busy, broken, cut (the connection breaks in the middle of the
-answer), short (half the bytes of an object, as if that were all) or none ("")."""
+"""The fault of a request from its number, method and path.
+
+busy, broken, cut (the connection breaks in the middle of the answer), short (half the bytes of an object, as if that
+were all) or none ("").
+"""
 
 
 def no_fault(number: int, method: str, path: str) -> str:

@@ -52,7 +52,7 @@ def are_equal(ours: list[Batch], theirs: list[Batch]) -> bool:
 def test_batches_from_a_store_equal_those_of_local_shards(
     store: Store, data: Path, tmp_path: Path, runtime: Runtime
 ) -> None:
-    """With faults, mixed or not, from the start or from a stored position, all batches are those of the local shards."""
+    """With faults, mixed or not, from the start or a stored position, all batches are those of the local shards."""
     put(data, "s3://bucket/tokens")
     store.plan = many_faults
     plain = tiny_config(data, steps=40)
@@ -88,7 +88,7 @@ def large(tmp_path: Path) -> Path:
 def test_a_cache_smaller_than_the_data_stays_within_its_limit(
     store: Store, large: Path, tmp_path: Path, runtime: Runtime
 ) -> None:
-    """Rows of data that the cache cannot hold come in the same order, ahead of their use, and old pieces are deleted."""
+    """Rows of data that the cache cannot hold come in the same order, and old pieces are deleted."""
     put(large, "s3://bucket/large")
     local = tiny_config(large, steps=40)
     folder = tmp_path / "cache"

@@ -60,7 +60,7 @@ def held(url: str) -> dict[str, bytes]:
 def test_stages_read_and_write_a_store_and_faults_change_nothing(
     store: Store, raw: Path, tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With throttled, failing, cut and short answers, stages write the bytes of a local run; no secret is told."""
+    """With throttled, failing, cut and short answers, stages write the bytes of a local run; no secret is shown."""
     tokenizer.save(tmp_path / "tokenizer")
     stages(str(raw.parent), tmp_path / "tokenizer")
     local = {
@@ -90,7 +90,7 @@ def test_stages_read_and_write_a_store_and_faults_change_nothing(
 def test_no_reader_sees_an_unfinished_corpus_and_a_second_try_sends_the_rest(
     store: Store, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever file an upload is stopped at, readers refuse the corpus; a new start sends what is missing, mark last."""
+    """Wherever an upload is stopped, readers refuse the corpus; a new start sends what is missing, mark last."""
     put(raw, "s3://bucket/b/raw")
     upload, written = stage_paths.upload, list[str]()
     allowed = 0
@@ -154,7 +154,7 @@ def test_what_is_wrong_with_an_address_is_one_line(
 def test_copies_stay_within_their_limit(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The copy not used for longest makes room for a new one; inputs of a command that do not fit together are told."""
+    """The copy not used for longest makes room for a new one; inputs of a command that do not fit together are refused."""
     for name in ("one", "two", "three"):
         (tmp_path / name).write_bytes(os.urandom(7 << 20).hex().encode()[: 7 << 20])
         transfers.upload(tmp_path / name, Address.of(f"s3://bucket/d/{name}.txt"))
