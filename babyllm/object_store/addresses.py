@@ -57,6 +57,8 @@ class Address:
             raise UserError(f"{path}: must begin with a scheme: write s3://, gs:// or hdfs:// before the bucket")
         scheme, rest = found.groups()
         rest = rest.strip("/")
+        if str(path).startswith("hdfs:///"):
+            rest = f"default/{rest}"  # libhdfs's name of the namenode that its settings name
         if "@" in rest.partition("/")[0]:  # not printed, as it may hold a password
             raise UserError(f"{scheme}://...: credentials belong in the environment; leave out what is before the @")
         address = cls(scheme, rest)
@@ -89,7 +91,7 @@ class Address:
         """
         bucket = self.path.partition("/")[0]
         if self.scheme == "hdfs":
-            return _other(f"hdfs://{bucket}"), self.path.partition("/")[2].join(("/", ""))
+            return _other(f"hdfs://{bucket}"), self.path.removeprefix(bucket)
         if self.scheme == "gs":
             return _other(f"gs://{bucket}?retry_limit_seconds={_REQUEST_S}"), self.path
         return _s3(bucket if s3_endpoint() is None else "", s3_endpoint()), self.path

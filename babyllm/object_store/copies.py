@@ -105,15 +105,13 @@ def copied(addresses: Sequence[Address], cache: CacheConfig) -> Iterator[list[Pa
 def _held(copy: Copy, cache: CacheConfig) -> Iterator[Path]:
     while True:
         files = whole_files(copy.address)
-        with locked(copy.lock, DAY_S):
-            fetch(copy, files, cache)
         with locked(copy.lock, DAY_S, is_shared=True):
-            # Another command may have made room between the two locks.
-            if missing(files, copy.path):
-                continue
-            os.utime(copy.folder)
-            yield copy.path
-            return
+            if not missing(files, copy.path) and not _others(files, copy.path):
+                os.utime(copy.folder)
+                yield copy.path
+                return
+        with locked(copy.lock, DAY_S):  # after the commands that still read the copy as it was
+            fetch(copy, files, cache)
 
 
 def missing(files: Mapping[str, RemoteFile], path: Path) -> list[str]:
@@ -127,7 +125,8 @@ def fetch(copy: Copy, files: Mapping[str, RemoteFile], cache: CacheConfig) -> No
     Raises:
         UserError: a file cannot be read, has changed, or there is no room.
     """
-    _delete_others(files, copy.path)
+    for file in _others(files, copy.path):
+        file.unlink()
     wanted = missing(files, copy.path)
     n_bytes = sum(files[name].size for name in wanted)
     if wanted:
@@ -192,12 +191,13 @@ def _checksums(address: Address, files: Mapping[str, RemoteFile]) -> dict[str, s
     return found
 
 
-def _delete_others(files: Mapping[str, RemoteFile], path: Path) -> None:
-    """Delete files of a copy that the store does not have; hidden ones are kept."""
-    for file in list(path.rglob("*")) if path.is_dir() else ():
-        name = file.relative_to(path).as_posix()
-        if name not in files and not file.is_dir() and not file.name.startswith("."):
-            file.unlink()
+def _others(files: Mapping[str, RemoteFile], path: Path) -> list[Path]:
+    """The files of a copy that the store does not have, without hidden ones."""
+    return [
+        file
+        for file in (path.rglob("*") if path.is_dir() else ())
+        if file.relative_to(path).as_posix() not in files and not file.name.startswith(".") and not file.is_dir()
+    ]
 
 
 # ---- room

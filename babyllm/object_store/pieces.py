@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from babyllm.errors import UserError
@@ -27,6 +29,7 @@ _PATIENCE_S = 3600.0
 # Each process looks at the whole cache after it has added this share of the limit, and then leaves this share.
 _LOOK_SHARE, _LEFT_SHARE = 1 / 32, 3 / 4
 _N_LOCKS = 64
+_END_S = 2.0  # for which the end of the process waits for a transfer
 
 Fetch = Callable[[str, int, Path], None]
 
@@ -48,8 +51,8 @@ class Pieces:
         self._added, self._lock = 0, threading.Lock()
         self._running: dict[tuple[str, int], Future[None]] = {}
         self._here = threading.local()
-        self._pool = ThreadPoolExecutor(N_FETCHERS, thread_name_prefix="pieces")
-        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        self._fetchers = _Fetchers()
+        weakref.finalize(self, self._fetchers.stop)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,7 +92,7 @@ class Pieces:
     def _ask(self, name: str, i: int, path: Path) -> None:
         with self._lock:
             if (name, i) not in self._running and not path.exists():
-                self._running[name, i] = self._pool.submit(self._bring, name, i, path)
+                self._running[name, i] = self._fetchers.submit(partial(self._bring, name, i, path))
 
     def _bring(self, name: str, i: int, path: Path) -> None:
         """Fetch a piece unless another thread or process has."""
@@ -118,6 +121,46 @@ class Pieces:
                 return
             self._added = 0
         delete_unused(self._all, int(self._limit * _LEFT_SHARE))
+
+
+class _Fetchers:
+    """Threads that do not keep the process from ending, unlike those of a `ThreadPoolExecutor`."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = queue.SimpleQueue()
+        self._is_over = threading.Event()
+        arguments = (self._jobs, self._is_over)
+        self._threads = [threading.Thread(target=_work, args=arguments, daemon=True) for _ in range(N_FETCHERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Callable[[], None]) -> Future[None]:
+        """Do a job in one of the threads."""
+        future = Future[None]()
+        self._jobs.put((future, job))
+        return future
+
+    def stop(self) -> None:
+        """End the threads after what each is doing; what they have not begun is left."""
+        self._is_over.set()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(_END_S)
+
+
+def _work(jobs: queue.SimpleQueue[tuple[Future[None], Callable[[], None]] | None], is_over: threading.Event) -> None:
+    while (entry := jobs.get()) is not None and not is_over.is_set():
+        future, job = entry
+        del entry
+        try:
+            job()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        del future, job
 
 
 def _read(path: Path, start: int, stop: int) -> bytes:

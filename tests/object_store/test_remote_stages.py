@@ -154,7 +154,7 @@ def test_what_is_wrong_with_an_address_is_one_line(
 def test_copies_stay_within_their_limit(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The copy not used for longest makes room for a new one; inputs of a command that do not fit together are refused."""
+    """The copy not used for longest makes room for a new one; inputs that do not fit together are refused."""
     for name in ("one", "two", "three"):
         (tmp_path / name).write_bytes(os.urandom(7 << 20).hex().encode()[: 7 << 20])
         transfers.upload(tmp_path / name, Address.of(f"s3://bucket/d/{name}.txt"))
