@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import secrets
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -29,6 +31,7 @@ _PATIENCE_S = 3600.0
 # Each process looks at the whole cache after it has added this share of the limit, and then leaves this share.
 _LOOK_SHARE, _LEFT_SHARE = 1 / 32, 3 / 4
 _N_LOCKS = 64
+_LEFT_S = 86_400.0
 _END_S = 2.0  # for which the end of the process waits for a transfer
 
 Fetch = Callable[[str, int, Path], None]
@@ -100,12 +103,16 @@ class Pieces:
         with locked(self._folder / f".lock{number}", _PATIENCE_S):
             if path.exists():
                 return
+            temporary = path.with_name(f".{secrets.token_hex(8)}")
             try:
-                self._fetch(name, i, path)
-                os.utime(path)
-                n_bytes = path.stat().st_size
+                self._fetch(name, i, temporary)
+                os.utime(temporary)  # its last use is now
+                n_bytes = temporary.stat().st_size
+                os.replace(temporary, path)
             except OSError as error:
                 raise self._unwritten(error) from error
+            finally:
+                temporary.unlink(missing_ok=True)
         self._count(n_bytes)
 
     def _unwritten(self, error: OSError) -> UserError:
@@ -180,7 +187,8 @@ def delete_unused(folder: Path, limit: int) -> None:
     for file in folder.rglob("*"):
         with suppress(OSError):
             stat = file.stat()
-            if not file.is_dir() and not file.name.startswith(".lock"):
+            # A hidden file is a lock, or a piece that is just arriving unless a killed process has left it.
+            if not file.is_dir() and (not file.name.startswith(".") or stat.st_ctime < time.time() - _LEFT_S):
                 found.append((stat.st_mtime_ns, stat.st_size, file))
     used = sum(size for _, size, _ in found)
     for _, size, file in sorted(found, key=lambda entry: entry[:2]):

@@ -132,7 +132,6 @@ class _Source:
             download(self.address / name, file, path, shard.sha256)
         largest = _largest(path, little_endian(self.manifest.dtype), max(0, shard.offset - start))
         if largest >= self.manifest.vocab_size:
-            path.unlink()
             raise UserError(
                 f"{self.address / name}: holds id {largest}, outside the vocabulary of {self.manifest.vocab_size}; "
                 "rebuild the directory"
