@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -65,22 +65,33 @@ def _require_own(target: Address, files: dict[str, RemoteFile]) -> None:
         )
 
 
+def _is_finished(files: Mapping[str, RemoteFile]) -> bool:
+    return bool(files) and UPLOADING not in files
+
+
 @contextmanager
 def _output(target: Address, before: dict[str, RemoteFile], cache: CacheConfig) -> Iterator[Path]:
-    if before and UPLOADING not in before:
+    if _is_finished(before):
         # The stage compares the finished result with what is asked for.
         with copied([target], cache) as (path,):
             yield path
         return
     work = Copy(target, cache.root(), UNFINISHED)
+    if work.folder.is_symlink() and not _is_finished(before := look(target)):
+        work.folder.unlink()  # of an earlier result, which is no longer in the store
     work.path.mkdir(parents=True, exist_ok=True)
-    if UPLOADING not in before:
+    if not before:
         _sign(work.path, target)  # a place that cannot be written is reported before the work
-    yield work.path
+    try:
+        yield work.path
+    except UserError:
+        if not before and set(os.listdir(work.path)) <= {UPLOADING}:  # the work has not begun
+            delete(target / UPLOADING)
+            shutil.rmtree(work.folder)
+        raise
     with locked(work.lock, DAY_S):
-        if work.path.exists():  # else another process that made the same output has uploaded it
-            _upload_all(work.path, target)
-            _keep(work, Copy(target, cache.root()))
+        _upload_all(work.path, target)
+        _keep(work, Copy(target, cache.root()))
 
 
 def _upload_all(path: Path, target: Address) -> None:
@@ -94,6 +105,8 @@ def _upload_all(path: Path, target: Address) -> None:
     if not marks:
         raise UserError(f"{path}: holds no finished result, so nothing was uploaded to {target}")
     before = look(target)
+    if _is_finished(before) and not missing(before, path):
+        return  # another command that made the same output has uploaded it
     if before.keys() - {UPLOADING, *names}:
         raise UserError(f"{target}: holds files of another result; choose an OUT that is new or empty")
     if UPLOADING not in before:
@@ -129,7 +142,8 @@ _ABSENT = RemoteFile(-1, -1)
 def _keep(work: Copy, copy: Copy) -> None:
     """Make the uploaded files the copy of their address, which the next stage reads."""
     with locked(copy.lock, 0) as is_free:
-        if is_free:
+        if is_free and not work.folder.is_symlink():
             shutil.rmtree(copy.folder, ignore_errors=True)
-            copy.folder.parent.mkdir(parents=True, exist_ok=True)
             os.replace(work.folder, copy.folder)
+            # Commands that worked beside this one find the result where they made it.
+            work.folder.symlink_to(copy.folder.absolute())
