@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from babyllm.config.values import check
 from babyllm.data.loader import Loader
+from babyllm.data.order.ahead import fetched_ahead
 from babyllm.data.order.shuffle import Order, Shuffled
 from babyllm.data.order.tagged_targets import TaggedTargets
 from babyllm.data.row_config import share_of
@@ -21,10 +22,10 @@ from babyllm.data.rows.windows import Windows
 from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
-from babyllm.object_store.addresses import is_remote
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
-from babyllm.store.shards import TokenData, open_tokens
+from babyllm.store.remote_tokens import open_tokens_at
+from babyllm.store.shards import TokenData
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -74,7 +75,15 @@ def open_pretraining_data(
     """
     check(config, "data.")
     with runtime.main_first() if runtime else nullcontext():
-        tokens = _open(config, vocab_size, runtime is None or runtime.is_main)
+        tokens = open_tokens_at(
+            config.path,
+            config.cache,
+            vocab_size=vocab_size,
+            dtype=config.dtype,
+            eos_id=config.eos_id,
+            check=runtime is None or runtime.is_main,
+            verify=config.verify,
+        )
     tokenizer = load_tokenizer(tokens.directory, tokens.manifest.tokenizer_sha256)
     if tokenizer and (tokenizer.vocab_size > tokens.manifest.vocab_size or tokenizer.eos_id != tokens.manifest.eos_id):
         raise UserError(
@@ -85,21 +94,6 @@ def open_pretraining_data(
     data = PretrainingData(tokens, tokenizer, config.mask_documents)
     data.windows(config.longest_seq_len)
     return data
-
-
-def _open(config: DataConfig, vocab_size: int | None, check: bool) -> TokenData:
-    if is_remote(config.path):
-        from babyllm.store.remote_tokens import open_remote_tokens  # most runs read local files
-
-        return open_remote_tokens(config.path, config.cache)
-    return open_tokens(
-        config.path,
-        vocab_size=vocab_size,
-        dtype=config.dtype,
-        eos_id=config.eos_id,
-        check=check,
-        verify=config.verify,
-    )
 
 
 def make_loader(
@@ -160,11 +154,6 @@ def make_loader(
         order = with_known_tokens(config, config.vocabulary, order, stream, data.tokenizer, vocab_size, runtime, plan)
     if data.classes is not None:
         order = TaggedTargets(order, data.classes)
-    if is_remote(config.path):
-        from babyllm.data.order.ahead import Ahead
-        from babyllm.store.remote_tokens import RemoteTokens
-
-        assert isinstance(data.tokens, RemoteTokens)
-        order = Ahead(order, data.tokens.asking, config.global_batch)
+    order = fetched_ahead(order, data.tokens, config.global_batch)
     pin = runtime.device.type == "cuda"
     return Loader(order, share, config.seed, fingerprint, pin_memory=pin, scored=scored), plan

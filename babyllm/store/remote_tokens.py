@@ -19,12 +19,21 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
-from babyllm.object_store.addresses import Address
+from babyllm.object_store.addresses import Address, is_remote
 from babyllm.object_store.cache_config import CacheConfig
 from babyllm.object_store.copies import Copy, fetch, whole_files
 from babyllm.object_store.pieces import Pieces
 from babyllm.object_store.transfers import RemoteFile, download, read
-from babyllm.store.shards import MANIFEST, Manifest, Shard, ShardIds, TokenData, little_endian, read_manifest
+from babyllm.store.shards import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    ShardIds,
+    TokenData,
+    little_endian,
+    open_tokens,
+    read_manifest,
+)
 
 _BLOCK_BYTES = 1 << 22
 SHORT_PIECE_BYTES = 256 << 10
@@ -77,17 +86,36 @@ class _CachedIds:
         return np.frombuffer(content, self.kind)
 
 
-def open_remote_tokens(path: str | Path, cache: CacheConfig) -> RemoteTokens:
-    """The token data at an address; its shards are checked as they arrive.
+def open_tokens_at(
+    path: str,
+    cache: CacheConfig,
+    *,
+    vocab_size: int | None = None,
+    dtype: str = "auto",
+    eos_id: int = 2,
+    check: bool = True,
+    verify: bool = False,
+) -> TokenData:
+    """Token data of this machine, opened by `open_tokens`, or of an object store, whose shards are checked on arrival.
 
     Args:
-        path: address of a directory with `manifest.json`.
-        cache: place and size of the cache.
+        path: directory or bare files, or the address of a directory with `manifest.json`.
+        cache: place and size of the local copies of shards in a store.
+        vocab_size: vocabulary size of bare files.
+        dtype: type of the ids in bare files.
+        eos_id: id of <eos> in bare files.
+        check: whether to verify local shards that are not recorded as verified.
+        verify: whether to verify all local shards.
 
     Raises:
-        UserError: there is no finished token data, it has no training shard, or the store cannot be read.
+        UserError: what `open_tokens` raises, or the store cannot be read.
     """
-    address = Address.of(path)
+    if is_remote(path):
+        return _opened(Address.of(path), cache)
+    return open_tokens(path, vocab_size=vocab_size, dtype=dtype, eos_id=eos_id, check=check, verify=verify)
+
+
+def _opened(address: Address, cache: CacheConfig) -> RemoteTokens:
     files = whole_files(address)
     if MANIFEST not in files:
         raise UserError(

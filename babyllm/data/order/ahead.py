@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -12,26 +10,39 @@ from numpy.typing import NDArray
 
 from babyllm.data.order.shuffle import Order
 from babyllm.data.rows.arrays import RowArrays
+from babyllm.store.remote_tokens import RemoteTokens
+from babyllm.store.shards import TokenData
 
 STEPS_AHEAD = 6
 
 
-class Ahead:
+def fetched_ahead(order: Order, tokens: TokenData, global_batch: int) -> Order:
+    """The same order; if its tokens are in an object store, those of the next steps are fetched while rows are read.
+
+    Args:
+        order: order of rows of the tokens.
+        tokens: token data.
+        global_batch: rows of a step of all ranks together.
+    """
+    return _Ahead(order, tokens, global_batch) if isinstance(tokens, RemoteTokens) else order
+
+
+class _Ahead:
     """An order that asks for the rows of the next steps whenever rows are read.
 
     Args:
-        order: order of the rows; a read of it inside `asking` only asks.
-        asking: context in which reads of this thread return nothing useful and begin a transfer instead.
+        order: order of the rows.
+        tokens: what the rows are made of.
         global_batch: rows of a step of all ranks together, after which this rank's next rows begin.
     """
 
-    def __init__(self, order: Order, asking: Callable[[], AbstractContextManager[None]], global_batch: int) -> None:
-        self._order, self._asking, self._global_batch = order, asking, global_batch
-        self._asked: deque[tuple[int, int]] = deque(maxlen=4096)
+    def __init__(self, order: Order, tokens: RemoteTokens, global_batch: int) -> None:
+        self._order, self._tokens, self._global_batch = order, tokens, global_batch
+        self._asked: deque[tuple[int, int]] = deque(maxlen=1024)
 
     def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
         """The rows of the run with these (n,) int64 numbers, counted from 0."""
-        with self._asking():
+        with self._tokens.asking():
             for step in range(STEPS_AHEAD + 1):
                 later = numbers + step * self._global_batch
                 key = int(later[0]), len(later)
