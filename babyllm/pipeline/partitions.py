@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +28,7 @@ from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
 from babyllm.object_store.cache_config import CacheConfig
 from babyllm.pipeline.engines.job_engine import Engine
-from babyllm.pipeline.engines.local_pool import LocalPool
+from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.presence import LEAD, QUEUE, unique_name
 from babyllm.progress import ProgressLine
 from babyllm.runtime.machine import cores, is_array_task
@@ -88,7 +89,7 @@ def run_partitions(
         title: title of the progress line, such as "clean".
 
     Raises:
-        UserError: `job` raised it, a worker died, or the disk is full.
+        UserError: `job` raised it, its worker died at each of several attempts, or the disk is full.
     """
     work = work or WorkConfig()
     directory.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def run_partitions(
     progress = ProgressLine(title, total, done, output=sys.stderr)
     jobs = ((i, (job, items[i], directory / f"{i:05d}", digest)) for i in missing)
     engine = _engine(work, len(missing), directory)
-    for index, result in _in_turn(jobs) if engine is None else _by(engine, jobs):
+    for index, result in _in_turn(jobs) if engine is None else _by(engine, jobs, progress.message):
         results[index] = result
         done += weights[index]
         progress.show(done, engine.status() if engine else "")
@@ -198,25 +199,45 @@ def _in_turn(jobs: Iterable[Job]) -> Iterator[tuple[int, Any]]:
         yield index, _carry_out(*arguments)
 
 
-def _by(engine: Engine, jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
+def _by(engine: Engine, jobs: Iterator[Job], say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
     """The results of jobs in the order in which an engine finishes them."""
     function = _carry_out if isinstance(engine, LocalPool) else _carry_out_there
-    running: dict[Future[Any], int] = {}
+    running: dict[Future[Any], Job] = {}
+    again: list[Job] = []
+    n_deaths: Counter[int] = Counter()
     is_finished = False
     try:
         while True:
-            while len(running) < engine.ahead() and (job := next(jobs, None)):
-                index, arguments = job
-                running[engine.submit(function, *arguments)] = index
+            while len(running) < engine.ahead() and (job := again.pop() if again else next(jobs, None)):
+                running[engine.submit(function, *job[1])] = job
             if not running:
                 is_finished = True
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise (engine.why_broken() if isinstance(engine, LocalPool) else error) from error
+                job = running.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    n_deaths[job[0]] += 1
+                    _require_retry(engine, n_deaths[job[0]], job, say)
+                    again.append(job)
+                else:
+                    yield job[0], future.result()
     finally:
         engine.close(not is_finished)
+
+
+def _require_retry(engine: Engine, n_deaths: int, job: Job, say: Callable[[str], None]) -> None:
+    """Report that the worker of a job died.
+
+    Raises:
+        UserError: it died too often, or workers cannot start.
+    """
+    if isinstance(engine, LocalPool):
+        engine.check_started()
+    folder: Path = job[1][2]
+    where = f"{folder.parent.name}/{folder.name}"
+    if n_deaths == ATTEMPTS:
+        raise worker_died(f"{where}: {n_deaths} worker processes died, one after the other, at this part of the work")
+    say(f"{where}: the worker process died (attempt {n_deaths} of {ATTEMPTS}); another one tries again")
 
 
 def _wait_until_seen(folders: Sequence[Path], digest: str) -> None:

@@ -169,15 +169,28 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     assert not any(map(is_running, workers))
 
 
-def exits(item: int, folder: Path) -> None:
-    """Work that kills its process, as the system does when a process takes too much memory."""
-    os._exit(9)
+def killed(item: int, folder: Path, *, marks: Path, times: int) -> int:
+    """Work whose process is killed at item 1, so many times, as the system does for lack of memory."""
+    (folder / "half.txt").write_text(str(item), encoding="utf-8")
+    if item == 1 and len(list(marks.glob("*"))) < times:
+        (marks / f"{time.monotonic_ns()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "whole.txt").write_text(str(item), encoding="utf-8")
+    return item
 
 
-def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
-    """A worker process that is killed ends the stage with one line that says what to do."""
-    with pytest.raises(UserError, match=r"a worker process died.*--work\.partition_bytes"):
-        run_partitions([1, 2, 3], exits, tmp_path / "work", key="a", work=WorkConfig(2))
+def test_the_work_of_a_worker_that_dies_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with the same result and one line for each death; after three the stage ends and says what to do."""
+    (marks := tmp_path / "marks").mkdir()
+    job = partial(killed, marks=marks, times=2)
+    assert run_partitions(range(4), job, tmp_path / "work", key="a", work=WorkConfig(2)) == list(range(4))
+    written = {path.name: path.read_text() for path in (tmp_path / "work" / "00001").glob("*.txt")}
+    assert written == {"half.txt": "1", "whole.txt": "1"}
+    lines = [line for line in capsys.readouterr().err.splitlines() if "died" in line]
+    assert lines == [f"work/00001: the worker process died (attempt {n} of 3); another one tries again" for n in (1, 2)]
+    job = partial(killed, marks=marks, times=99)
+    with pytest.raises(UserError, match=r"^again/00001: 3 worker processes died, .*--work\.partition_bytes.*goes on"):
+        run_partitions(range(3), job, tmp_path / "again", key="a", work=WorkConfig(2))
 
 
 def test_progress_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from babyllm.text.dedup.index.merging import merge_generations
 from babyllm.text.dedup.index.sorted_tables import KEYS, between, rows_at, sets_in, write_sets, write_sorted
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.stage import dedup
+from babyllm.text.dedup.substrings.substrings_config import SubstringsConfig
 from babyllm.text.takedowns import take_down
 from tests.support.disk_fixtures import corpus_of
 
@@ -208,6 +209,27 @@ def test_a_takedown_is_obeyed_and_stands_for_nothing(tmp_path: Path, capsys: pyt
     take_down(tmp_path / "index", [{"id": "003"}])
     with pytest.raises(UserError, match="was made with other takedowns"):
         dedup([new], tmp_path / "out0", config)
+
+
+def test_spans_that_repeat_are_removed_against_this_run_and_what_stands(tmp_path: Path) -> None:
+    """The index holds the documents as they were before a cut; spans are compared with --against, but not with it."""
+    rng = random.Random(2)
+    span, *texts = ("".join(chr(rng.randrange(0x4E00, 0x9FA0)) for _ in range(n)) for n in (50, *[100] * 5))
+    old, new = [text + span for text in texts[:2]], [text + span for text in texts[1:]]
+    config = replace(CONFIG, index=str(tmp_path / "index"), substrings=SubstringsConfig(50))
+    kept = tmp_path / "kept"
+    dedup([corpus_of(tmp_path / "old", old, 1)], kept, config)
+    assert texts_of(kept) == [old[0], texts[1]]
+    take_down(kept, [{"id": next(iter(open_corpus(kept).documents())).id}])
+    corpus = corpus_of(tmp_path / "new", new, 1)
+    cases = {"alone": ([], new[1:2] + texts[3:]), "against": ([str(tmp_path / "old")], texts[2:])}
+    cases["taken"] = ([str(kept)], cases["alone"][1])
+    for name, (against, expected) in cases.items():
+        index = shutil.copytree(tmp_path / "index", tmp_path / name / "index")
+        report = dedup([corpus], tmp_path / name / "out", replace(config, index=str(index), against=against))
+        assert report is not None and dict(report.facts)["removed"] == 1
+        assert texts_of(tmp_path / name / "out") == expected, name
+        assert open_index(index).generations[-1].documents() == 3
 
 
 def test_only_row_groups_with_what_is_looked_for_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
 from babyllm.prepare.tokens import tokenize
+from babyllm.prepare.vocabulary import learn_vocabulary
+from babyllm.prepare.vocabulary_config import VocabularyConfig
 from babyllm.selection.select_config import SelectConfig
 from babyllm.selection.select_documents import select_documents
 from babyllm.store.corpus import open_corpus
@@ -18,9 +20,10 @@ from babyllm.text.clean.filters import CleanConfig
 from babyllm.text.clean.stage import clean
 from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.stage import dedup
+from babyllm.text.dedup.units import LinesConfig
 from babyllm.text.takedowns import LIST, content_hash, find_takedowns
 from babyllm.tokenizer import Tokenizer
-from tests.support.disk_fixtures import store_corpus
+from tests.support.disk_fixtures import corpus_of, store_corpus
 
 ONE = WorkConfig(1)
 TEXTS = [
@@ -89,6 +92,32 @@ def test_tokenize_leaves_them_out(listed: Path, tmp_path: Path, is_corpus: bool,
     assert report is not None
     n_taken = 3 if is_corpus else 2  # a raw file has ids of its own
     assert (dict(report.facts)["documents"], dict(report.facts)["rejected: taken down"]) == (5 - n_taken, n_taken)
+
+
+def test_a_tokenizer_is_trained_without_them(listed: Path, tmp_path: Path) -> None:
+    """The letters of the document in English do not become tokens, whether a setting or the corpus names it."""
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 20), encoding="utf-8")
+    config = VocabularyConfig(2000, "char", character_coverage=1.0, hard_vocab_limit=False, held_out=0.0)
+    for number, (source, named) in enumerate([(listed, []), (raw, [listed]), (raw, list[Path]())]):
+        out = tmp_path / str(number)
+        assert learn_vocabulary([source], out, config, work=ONE, takedowns=named)
+        learned = Tokenizer.load(out)
+        letters = [learned.token_bytes(token) for token in range(learned.vocab_size)]
+        assert letters.count(b"T") == 1 + (number == 2)  # one is the byte
+        assert learn_vocabulary([source], out, config, work=ONE, takedowns=named) is None
+    with pytest.raises(UserError, match="takedowns"):
+        learn_vocabulary([raw], tmp_path / "2", config, work=ONE, takedowns=[listed])
+
+
+def test_they_are_recognised_before_lines_are_removed(tmp_path: Path) -> None:
+    """A document named by its text neither loses the line that it shares with others nor keeps it for them."""
+    texts = [f"所有文章共有的一行文字。\n{text * 5}" for text in "甲乙丙"]
+    corpus = corpus_of(tmp_path / "corpus", texts, 1)
+    takedown.run(takedown.Flags(text=[texts[0]]), str(corpus))
+    report = dedup([corpus], tmp_path / "out", DedupConfig(lines=LinesConfig(2), work=ONE))
+    assert report is not None and dict(report.facts)["taken down"] == 1
+    assert texts_of(tmp_path / "out") == [texts[1], "丙" * 5]
 
 
 def test_a_result_made_before_a_takedown_is_not_passed_off_as_complete(listed: Path, tmp_path: Path) -> None:

@@ -61,8 +61,9 @@ class RayCluster:
             )
 
     def ahead(self) -> int:
-        """The number of workers, or twice the cores that the cluster has now."""
-        return self._n_workers or max(2, 2 * int(self._ray.cluster_resources().get("CPU", 1)))
+        """Twice the cores that the cluster has now, so that none waits; the number of workers, if that is smaller."""
+        n_cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        return self._n_workers if self._n_workers and self._n_workers < n_cores else 2 * n_cores
 
     def status(self) -> str:
         """The machines of the cluster and their cores."""

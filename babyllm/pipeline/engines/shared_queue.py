@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.errors import UserError, in_one_line
-from babyllm.pipeline.engines.local_pool import LocalPool, worker_died
+from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.packed_jobs import packed, run_packed
 from babyllm.pipeline.engines.presence import Watch, beating, give_up_lead, leader, take_lead, write_at_once
 
 POLL_S = 0.1
-_ATTEMPTS = 3  # at a task whose worker or command died
 _LOOK_EVERY = 10  # polls, for commands that have died
 
 
@@ -70,17 +69,11 @@ class Crew:
         self._pool.close()
 
     def _hand_in(self, future: Future[bytes]) -> None:
-        taken = self._running.pop(future, None)
-        if taken is None:  # put back already
-            return
+        taken = self._running.pop(future)
         try:
             result = future.result()
         except BrokenProcessPool:
-            for path in (taken, *self._running.values()):
-                put_back(path)
-            self._running = {}
-            self._pool.close()
-            self._pool = LocalPool(self._n_workers)
+            put_back(taken)
             return
         if taken.parent.is_dir():  # else the command that led has ended
             write_at_once(taken.with_name(f"done.{taken.name.split('.')[1]}"), result)
@@ -92,10 +85,10 @@ def put_back(taken: Path) -> None:
     """Let a task be taken again whose worker or command has died; after some attempts it has failed."""
     _, identity, attempt, *_ = taken.name.split(".")
     try:
-        if int(attempt) < _ATTEMPTS:
+        if int(attempt) < ATTEMPTS:
             os.rename(taken, taken.with_name(f"task.{identity}.{int(attempt) + 1}"))
             return
-        error = worker_died(f"{_ATTEMPTS} workers died, one after the other, at the same work")
+        error = worker_died(f"{ATTEMPTS} workers died, one after the other, at the same work")
         write_at_once(taken.with_name(f"done.{identity}"), pickle.dumps((False, error)))
         taken.unlink(missing_ok=True)
     except FileNotFoundError:  # another command did so

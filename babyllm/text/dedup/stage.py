@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         return None
     with work_directory(out, work=config.work) as directory, kept.held():
         files = files_of(corpora)
-        trimming = _trimming(files, len(inputs), config, directory, about, out)
+        trimming = _trimming(files, len(inputs), Setting(config, 0, directory, takedowns), about, out)
         files = [*trimming.files, *files[len(inputs) :]] if trimming else files
         slices = cut(files, config.work.partition_bytes)
         pieces = [piece for of_corpus in slices for piece in of_corpus]
@@ -144,14 +145,14 @@ def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: Dedu
 
 
 def _trimming(
-    files: Sequence[Files], n_inputs: int, config: DedupConfig, directory: Path, about: dict[str, Any], out: Path
+    files: Sequence[Files], n_inputs: int, setting: Setting, about: dict[str, Any], out: Path
 ) -> Trimming | None:
     """The inputs without repeated lines; None if lines are not removed."""
-    if config.lines.min_documents is None:
+    if setting.config.lines.min_documents is None:
         return None
-    slices = cut(files, config.work.partition_bytes)
-    pieces = [piece for of_corpus in slices for piece in of_corpus]
-    trimming = trim_inputs(Steps(Setting(config, _n_documents(pieces), directory), about), slices, files[:n_inputs])
+    slices = cut(files, setting.config.work.partition_bytes)
+    n_documents = _n_documents([piece for of_corpus in slices for piece in of_corpus])
+    trimming = trim_inputs(Steps(replace(setting, n_documents=n_documents), about), slices, files[:n_inputs])
     n_before = sum(piece.n for of_corpus in slices[:n_inputs] for piece in of_corpus)
     require_documents(n_before - trimming.total().removed, trimming.reasons(), out)
     return trimming

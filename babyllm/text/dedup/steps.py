@@ -96,7 +96,7 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
     methods = {name: setting.method(name) for name in config.near}
     found: dict[str, list[NDArray[Any]]] = {}
     sets = [Ragged(NO_PAIRS, np.zeros(1, np.int64))]
-    taken = _taken(piece, setting.takedowns)
+    taken = taken_in(piece, setting)
     found["taken"] = [np.flatnonzero(taken) + first]
 
     def add(name: str, value: NDArray[Any]) -> None:
@@ -142,12 +142,20 @@ def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
         np.save(folder / f"{name}.npy", whole)
 
 
-def _taken(piece: Slice, takedowns: Takedowns) -> NDArray[np.bool_]:
+def taken_in(piece: Slice, setting: Setting) -> NDArray[np.bool_]:
     """(documents,) bool: whether each document of a slice is taken down."""
-    if not takedowns:
+    if not setting.takedowns:
         return np.zeros(piece.n, bool)
     rows = read(piece, ["id", "text", "url"])
-    return np.concatenate([np.zeros(0, bool), *(named_in(takedowns, batch, piece.prefix) for batch in rows)])
+    return np.concatenate([np.zeros(0, bool), *(named_in(setting.takedowns, batch, piece.prefix) for batch in rows)])
+
+
+def untaken(keys: U64, piece: Slice, setting: Setting) -> U64:
+    """The columns of (rows, keys) uint64 whose document, packed in the last row, is not taken down."""
+    if not setting.takedowns:
+        return keys
+    untouched: U64 = keys[:, ~taken_in(piece, setting)[unpack(keys[-1])[0] - piece.first]]
+    return untouched
 
 
 def named_in(takedowns: Takedowns, rows: pa.RecordBatch, prefix: str) -> NDArray[np.bool_]:

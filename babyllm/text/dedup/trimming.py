@@ -23,7 +23,7 @@ from babyllm.text.dedup.near.candidates import NO_PAIRS, pack, spans, unpack
 from babyllm.text.dedup.near.linking import Steps
 from babyllm.text.dedup.results import describe
 from babyllm.text.dedup.slices import Files, Slice, read, read_texts, whole
-from babyllm.text.dedup.steps import Setting, changes, shared_keys, write_rows
+from babyllm.text.dedup.steps import Setting, changes, shared_keys, untaken, write_rows
 from babyllm.text.dedup.units import LinesConfig, unit_keys, unit_texts, without
 
 N_FREQUENT = 12  # units that the report shows
@@ -131,13 +131,13 @@ def total_loss(losses: dict[str, Loss]) -> Loss:
 
 
 def hash_units(piece: Slice, folder: Path, *, setting: Setting) -> int:
-    """Compute the keys of all units of a slice; returns the number of units."""
+    """Compute the keys of the units of a slice, but for documents taken down; returns the number of units."""
     first, found = piece.first, [np.empty((3, 0), np.uint64)]
     for texts in read_texts(piece):
         numbers = np.arange(first, first + len(texts), dtype=np.uint64)
         found.append(unit_keys(texts, numbers, setting.config.lines, setting.config.fold))
         first += len(texts)
-    keys = np.concatenate(found, axis=1)
+    keys = untaken(np.concatenate(found, axis=1), piece, setting)
     np.save(folder / "units.npy", keys[:, np.argsort(keys[0], kind="stable")])
     return int(keys.shape[1])
 

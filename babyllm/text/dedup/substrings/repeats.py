@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from babyllm.ragged import U64, Ragged, positions
 from babyllm.text.dedup.near.candidates import NO_PAIRS, pack, unpack
 from babyllm.text.dedup.slices import Slice, read_texts
-from babyllm.text.dedup.steps import Setting, changes, in_order, shared_keys
+from babyllm.text.dedup.steps import Setting, changes, in_order, shared_keys, untaken
 from babyllm.text.dedup.substrings.fingerprints import chunks, points_of, segments, window_keys
 from babyllm.text.dedup.substrings.substrings_config import SubstringsConfig
 
@@ -34,6 +34,8 @@ NO_KEYS = np.empty((3, 0), np.uint64)
 
 def mark_segments(piece: Slice, folder: Path, *, setting: Setting, first_input: int) -> int:
     """Compute the keys of all segments of a slice; returns the number of keys that it passes on.
+
+    Documents of --against that are taken down have none.
 
     Args:
         piece: slice.
@@ -52,6 +54,8 @@ def mark_segments(piece: Slice, folder: Path, *, setting: Setting, first_input: 
     del keys
     np.save(folder / "starts.npy", joined[2])
     np.save(folder / "counts.npy", np.concatenate(counts))
+    if piece.first < first_input:
+        joined = untaken(joined, piece, setting)
     return _settle_slice(joined, folder, setting, first_input)
 
 
