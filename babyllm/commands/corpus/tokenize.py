@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import Count, PathText, Share
@@ -69,7 +69,8 @@ def run(flags: Flags, *arguments: str) -> None:
         raise UserError("--takedowns: is for documents; leave it out")
     chats = _chats(flags, tokenizer) if flags.kind == "conversations" else None
     encoder = chats.template.tokenizer if chats and chats.template else tokenizer
-    how = {"held_out": flags.held_out, "shard_tokens": flags.shard_tokens, "read": flags.read, "work": flags.work}
+    how: dict[str, Any] = {"held_out": flags.held_out, "shard_tokens": flags.shard_tokens}
+    how |= {"read": flags.read, "work": flags.work}
     if flags.plan:
         from babyllm.prepare.plan_tokens import plan_tokenize
 
