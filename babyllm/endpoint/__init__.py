@@ -7,5 +7,5 @@
 Request -> Client: which endpoint -> Asking: key -> ReplyCache, else -> Spending and Budget -> Transport, retried
         -> ReplyCache -> Reply
 
-`config`, `budget` and `spending` need no library, `client` needs httpx.
+`config`, `shared_budget` and `spending` need no library, `client` needs httpx.
 """

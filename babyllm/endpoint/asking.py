@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from babyllm.config.values import check
-from babyllm.endpoint.budget import Budget
 from babyllm.endpoint.config import EndpointConfig, Request, address, body_of, key_of
 from babyllm.endpoint.replies import Again, Reply, read_reply
 from babyllm.endpoint.reply_cache import ReplyCache
+from babyllm.endpoint.shared_budget import Budget
 from babyllm.endpoint.spending import Spending, check_budget
 from babyllm.endpoint.transport import Transport
 from babyllm.errors import UserError

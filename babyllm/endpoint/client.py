@@ -21,10 +21,10 @@ from pathlib import Path
 from types import TracebackType
 
 from babyllm.endpoint.asking import Asking, GaveUp
-from babyllm.endpoint.budget import Budget, BudgetConfig, Exhausted
 from babyllm.endpoint.config import EndpointConfig, Request
 from babyllm.endpoint.replies import Reply
 from babyllm.endpoint.reply_cache import ReplyCache
+from babyllm.endpoint.shared_budget import Budget, BudgetConfig, Exhausted
 from babyllm.endpoint.spending import Spending
 from babyllm.errors import UserError
 from babyllm.files import json_digest

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from babyllm.synthesis.items import Item, Rejection
+from babyllm.synthesis.made_items import Item, Rejection
 from babyllm.synthesis.recipe import Language, Recipe
-from babyllm.synthesis.steps.prompts import rendered, value_in
+from babyllm.synthesis.steps.prompt_texts import rendered, value_in
 from babyllm.synthesis.steps.reply_texts import Unreadable, check_characters
 from babyllm.text.readers import Rejected
 

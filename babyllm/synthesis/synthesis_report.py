@@ -13,7 +13,7 @@ from babyllm.chat_corpus.diversity.gather import diversity_of
 from babyllm.endpoint.config import EndpointConfig, Request, body_of
 from babyllm.endpoint.spending import Spending
 from babyllm.pipeline.report import Cell, Fact, Report, Table
-from babyllm.synthesis.sources.input_items import Found
+from babyllm.synthesis.sources.recipe_inputs import Found
 from babyllm.synthesis.steps.run_steps import Making
 
 _LEFT_OUT = ("Equal answers", "System messages", "First words of answers", "Frequent tokens", "Turns", "Tasks")

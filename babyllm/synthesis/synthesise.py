@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.config.values import Seed
-from babyllm.endpoint.budget import BudgetConfig
 from babyllm.endpoint.client import Client
 from babyllm.endpoint.config import EndpointConfig, Request
 from babyllm.endpoint.replies import Reply
+from babyllm.endpoint.shared_budget import BudgetConfig
 from babyllm.endpoint.spending import Spending
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
@@ -21,11 +21,11 @@ from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish,
 from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import write_report
 from babyllm.pipeline.report_markdown import as_markdown
-from babyllm.synthesis.items import Item, Rejection
+from babyllm.synthesis.made_items import Item, Rejection
 from babyllm.synthesis.recipe import Language, Recipe, Step
 from babyllm.synthesis.record_forms import STEP, record_of, rejected_line, unread_line
-from babyllm.synthesis.sources.input_items import Found, Inputs, items_of
-from babyllm.synthesis.steps.prompts import schema_of, stand_in
+from babyllm.synthesis.sources.recipe_inputs import Found, Inputs, items_of
+from babyllm.synthesis.steps.prompt_texts import schema_of, stand_in
 from babyllm.synthesis.steps.run_steps import Making
 from babyllm.synthesis.synthesis_report import dry_report, synthesis_report
 

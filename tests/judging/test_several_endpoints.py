@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fake_endpoint import Answer, FakeEndpoint, fails, faking, hangs_up, says
 
-from babyllm.endpoint.budget import NOT_ASKED, BudgetConfig
 from babyllm.endpoint.client import Client
 from babyllm.endpoint.config import EndpointConfig, Request
 from babyllm.endpoint.replies import Reply
+from babyllm.endpoint.shared_budget import NOT_ASKED, BudgetConfig
 from babyllm.errors import UserError
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from babyllm.chat.formats import FormatConfig
 from babyllm.commands import note
 from babyllm.config.values import Count, Few, PathText, Seed
-from babyllm.endpoint.budget import BudgetConfig
 from babyllm.endpoint.config import EndpointConfig
+from babyllm.endpoint.shared_budget import BudgetConfig
 from babyllm.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _dry_run(job: Job, out: Path) -> None:
 
 
 def _synthesise(job: Job, out: Path) -> None:
-    from babyllm.endpoint.budget import NOT_ASKED
+    from babyllm.endpoint.shared_budget import NOT_ASKED
     from babyllm.pipeline.report import print_report
     from babyllm.synthesis.synthesise import RECORDS, synthesise
 
@@ -125,7 +125,7 @@ def _synthesise(job: Job, out: Path) -> None:
 
 def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
     try:
-        from babyllm.synthesis.sources.input_items import Inputs
+        from babyllm.synthesis.sources.recipe_inputs import Inputs
         from babyllm.synthesis.synthesise import Job
     except ImportError as error:
         raise UserError(f'synth needs {error.name}: pip install "babyllm[corpus,eval]"') from None

@@ -9,7 +9,7 @@ from typing import Any
 from babyllm.errors import UserError
 from babyllm.synthesis.recipe import Language
 from babyllm.synthesis.rules.checks import CHECKS
-from babyllm.synthesis.steps.prompts import shown
+from babyllm.synthesis.steps.prompt_texts import shown
 from babyllm.text.dedup.normal import normal_form
 
 Fault = tuple[str, str]

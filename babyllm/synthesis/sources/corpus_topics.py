@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.selection.numeric.k_means import k_means, nearest_members
-from babyllm.synthesis.items import Item
+from babyllm.synthesis.made_items import Item
 from babyllm.text.dedup.normal import normal_form
 
 WIDTH = 512  # of the vectors: pairs of characters are counted by their hash

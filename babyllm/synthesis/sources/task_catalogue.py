@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from babyllm.errors import UserError
-from babyllm.synthesis.items import Item, draw
+from babyllm.synthesis.made_items import Item, draw
 from babyllm.synthesis.recipe import MAX_RECIPE_BYTES, Language
 
 CATALOGUE = "recipes/catalogue.yaml"

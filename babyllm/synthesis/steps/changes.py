@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from babyllm.synthesis.items import Item, Rejection, draw
+from babyllm.synthesis.made_items import Item, Rejection, draw
 from babyllm.synthesis.recipe import Language
 from babyllm.synthesis.rules.checks import is_within
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from babyllm.dedup import Online
-from babyllm.endpoint.budget import NOT_ASKED
 from babyllm.endpoint.config import Request
 from babyllm.endpoint.replies import Reply
+from babyllm.endpoint.shared_budget import NOT_ASKED
 from babyllm.errors import UserError
 from babyllm.files import json_digest
-from babyllm.synthesis.items import Item, Rejection, StepCounts, draw
+from babyllm.synthesis.made_items import Item, Rejection, StepCounts, draw
 from babyllm.synthesis.recipe import Language, Recipe, Step, Variant
 from babyllm.synthesis.rules.keep_rules import fault_of
 from babyllm.synthesis.steps.changes import CHANGES, Setting
-from babyllm.synthesis.steps.prompts import form_of, rendered, schema_of
+from babyllm.synthesis.steps.prompt_texts import form_of, rendered, schema_of
 from babyllm.synthesis.steps.reply_texts import Unreadable, object_in, text_of
 from babyllm.text.dedup.online.online import THRESHOLD
 

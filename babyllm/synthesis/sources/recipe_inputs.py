@@ -14,7 +14,7 @@ from babyllm.chat.messages import ASSISTANT, USER
 from babyllm.chat.reading import find_conversation_partitions
 from babyllm.chat_corpus.chat_records import read_records, to_any
 from babyllm.errors import UserError
-from babyllm.synthesis.items import Item, draw
+from babyllm.synthesis.made_items import Item, draw
 from babyllm.synthesis.recipe import Language, Recipe
 from babyllm.synthesis.rules.json_schema import unchecked
 from babyllm.synthesis.sources.corpus_topics import topics_of
