@@ -12,7 +12,7 @@ from faulty_store import Store, many_faults, no_fault
 from babyllm.__main__ import run
 from babyllm.errors import UserError
 from babyllm.object_store import stage_paths, transfers
-from babyllm.object_store.addresses import Address
+from babyllm.object_store.object_addresses import Address
 from babyllm.tokenizer import Tokenizer
 
 AGES_AGO = (1_700_000_000, 1_700_000_000)
