@@ -49,6 +49,7 @@ COMMANDS = {
     "takedown": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
+    "topics": "corpus",
     "train-tokenizer": "corpus",
     "upload": "training",
 }
@@ -58,7 +59,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("sample", "select", "serve", "split", "takedown", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "select", "serve", "split", "takedown", "tokenize", "topics", "train-tokenizer", "upload"),
 )
 
 

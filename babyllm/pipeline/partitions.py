@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from babyllm.config.values import Count, Few
 from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
+from babyllm.object_store.cache_config import CacheConfig
 from babyllm.pipeline.engines.job_engine import Engine
 from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.presence import LEAD, QUEUE, unique_name
@@ -50,11 +51,13 @@ class WorkConfig:
         engine: place where the processes run. local: on this machine. ray: on a Ray cluster. shared: on all machines
             where the same command runs, which share the disk of OUT. null: shared in a Slurm array, else local. The
             output is the same.
+        cache: local copies of inputs in object stores, and of outputs that are not uploaded yet.
     """
 
     workers: Few | None = None
     partition_bytes: Count = 64 << 20
     engine: Literal["local", "ray", "shared"] | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     def alone(self) -> WorkConfig:
         """The same for work that this process does by itself."""

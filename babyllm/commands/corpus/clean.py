@@ -10,6 +10,8 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat_corpus.chat_filters import ChatFilters
 from babyllm.config.values import PathText
 from babyllm.errors import UserError
+from babyllm.object_store.addresses import named
+from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report, print_report
 from babyllm.text.clean.filters import CleanConfig
@@ -48,16 +50,18 @@ class Flags(CleanConfig):
 
 def run(flags: Flags, *arguments: str) -> None:
     """Clean the files and corpora IN into OUT and print the report."""
-    *inputs, out = map(Path, arguments)
     if flags.plan:
-        print_report(_planned(flags, inputs))
+        with stage_paths([*arguments[:-1], Path()], flags.work.cache) as (inputs, _):
+            print_report(_planned(flags, inputs))
         return
-    report = _cleaned(flags, inputs, out)
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = _cleaned(flags, inputs, out)
+    place = named(arguments[-1])
     if report is None:
-        print(f"{out}: complete already, with these settings and inputs; nothing to do")
+        print(f"{place}: complete already, with these settings and inputs; nothing to do")
         return
     print_report(report)
-    print(f"\n{out / 'report.html'} shows this with plots and examples")
+    print(f"\n{place / 'report.html'} shows this with plots and examples")
 
 
 def _planned(flags: Flags, inputs: list[Path]) -> Report:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from babyllm.errors import UserError
+from babyllm.object_store.addresses import named
+from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.report import Report, Table, print_report
 from babyllm.selection.select_config import SelectConfig
 
@@ -30,13 +32,14 @@ def run(flags: Flags, *arguments: str) -> None:
     Raises:
         UserError: a file or flag is at fault; the message names it.
     """
-    *inputs, out = map(Path, arguments)
-    report = _selected(flags, inputs, out)
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = _selected(flags, inputs, out)
+    place = named(arguments[-1])
     if report is None:
-        print(f"{out}: complete already, with these settings and inputs; nothing to do")
+        print(f"{place}: complete already, with these settings and inputs; nothing to do")
         return
     print_report(replace(report, tables=[table for table in report.tables if _is_brief(table)]))
-    print(f"\n{out / 'report.html'} also shows how varied they are; {out / 'scores.parquet'} has all scores")
+    print(f"\n{place / 'report.html'} also shows how varied they are; {place / 'scores.parquet'} has all scores")
 
 
 def _is_brief(table: Table) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import Count, PathText, Share
@@ -59,43 +59,29 @@ def run(flags: Flags, *arguments: str) -> None:
     """Encode the inputs into the directory named last, and print a report on it."""
     from pathlib import Path
 
+    from babyllm.object_store.stage_paths import stage_paths
     from babyllm.pipeline.report import print_report
     from babyllm.prepare.tokens import tokenize
     from babyllm.tokenizer import Tokenizer
 
-    *inputs, out = map(Path, arguments)
     tokenizer = Tokenizer.load(flags.tokenizer)
     if flags.takedowns and flags.kind == "conversations":
         raise UserError("--takedowns: is for documents; leave it out")
     chats = _chats(flags, tokenizer) if flags.kind == "conversations" else None
     encoder = chats.template.tokenizer if chats and chats.template else tokenizer
+    how: dict[str, Any] = {"held_out": flags.held_out, "shard_tokens": flags.shard_tokens}
+    how |= {"read": flags.read, "work": flags.work}
     if flags.plan:
         from babyllm.prepare.plan_tokens import plan_tokenize
 
-        plan = plan_tokenize(
-            inputs,
-            encoder,
-            held_out=flags.held_out,
-            shard_tokens=flags.shard_tokens,
-            read=flags.read,
-            work=flags.work,
-            chats=chats,
-        )
-        print_report(plan)
+        with stage_paths([*arguments[:-1], Path()], flags.work.cache) as (inputs, _):
+            print_report(plan_tokenize(inputs, encoder, chats=chats, **how))
         return
-    report = tokenize(
-        inputs,
-        encoder,
-        out,
-        held_out=flags.held_out,
-        shard_tokens=flags.shard_tokens,
-        read=flags.read,
-        work=flags.work,
-        chats=chats,
-        takedowns=[Path(path) for path in flags.takedowns],
-    )
+    takedowns = [Path(path) for path in flags.takedowns]
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = tokenize(inputs, encoder, out, chats=chats, takedowns=takedowns, **how)
     if report is None:
-        print(f"{out}: complete already, with these settings and inputs; nothing to do")
+        print(f"{arguments[-1]}: complete already, with these settings and inputs; nothing to do")
     else:
         print_report(report)
 

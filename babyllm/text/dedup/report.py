@@ -99,6 +99,7 @@ def _facts(
         ("removed", n_removed),
         ("documents after", total.documents - n_removed),
         ("clusters", len(np.unique(result.members.survivor))),
+        *([("repetitions that stay by chance", result.n_spared)] if config.soft.power else []),
         ("compared by", f"{config.shingles.n}-grams of {config.shingles.kind}"),
     ]
     if trimming:

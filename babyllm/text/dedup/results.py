@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from babyllm.text.dedup.decontaminate import Benchmarks
 from babyllm.text.dedup.near.candidates import unpack
-from babyllm.text.dedup.near.cluster import Members, chains, direct, graph_of, select
+from babyllm.text.dedup.near.cluster import Members, chains, direct, graph_of, select, spared
 from babyllm.text.dedup.near.direct import complete, grouped
 from babyllm.text.dedup.near.linking import FOUND_BY, AllLinks, Steps
 from babyllm.text.dedup.slices import Slice, read
@@ -34,6 +34,7 @@ class Result:
         taken: (documents,) int64 numbers of the documents of the inputs that were taken down.
         taken_names: columns id and domain of these.
         removed: (documents,) int64 numbers of all removed documents, ascending.
+        n_spared: number of repetitions that stay by chance.
     """
 
     members: Members
@@ -44,6 +45,7 @@ class Result:
     taken: NDArray[np.int64]
     taken_names: pa.Table
     removed: NDArray[np.int64]
+    n_spared: int
 
     def survivors(self) -> NDArray[np.int64]:
         """(members,) int64 index among the members of each member's survivor."""
@@ -75,8 +77,12 @@ def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links:
         if is_direct
         else chains(graph_of(documents, order, *links))
     )
-    is_removed = is_input & (members.survivor != members.documents)
-    in_use = np.isin(members.survivor, members.survivor[is_removed])  # without clusters of which no document is removed
+    is_repeated = is_input & (members.survivor != members.documents)
+    # Without clusters whose repetitions are all documents of --against.
+    in_use = np.isin(members.survivor, members.survivor[is_repeated])
+    is_removed, soft = is_repeated, setting.config.soft
+    if soft.power:
+        is_removed = is_repeated & ~spared(members, names["id"].to_pylist(), soft.power, soft.seed)
     members, names = select(members, in_use), names.filter(pa.array(in_use))
     found = [np.load(f / "contaminated.npy") for f in setting.folders("sketch") if (f / "contaminated.npy").exists()]
     contaminated = np.concatenate([np.empty((3, 0), np.int64), *found], axis=1)
@@ -91,6 +97,7 @@ def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links:
         taken,
         describe(pieces, taken),
         removed,
+        int(np.count_nonzero(is_repeated & ~is_removed)),
     )
 
 

@@ -125,6 +125,12 @@ def _check(config: DedupConfig) -> None:
         raise UserError(f"--minhash.recall={config.minhash.recall}: give a probability between 0 and 1")
     check(config.lines, "--lines.")
     check(config.substrings, "--substrings.")
+    check(config.soft, "--soft.")
+    if config.soft.power and (config.index or config.substrings.min_characters is not None):
+        other = "index" if config.index else "substrings.min_characters"
+        raise UserError(
+            f"--soft.power={config.soft.power:g}: keeps repetitions, which --{other} removes; leave one out"
+        )
     for name in config.near:
         METHODS[name].build(config, 0, None)
 
@@ -142,6 +148,8 @@ def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: Dedu
         del chosen["lines"]
     if config.substrings.min_characters is None:
         del chosen["substrings"]
+    if not config.soft.power:
+        del chosen["soft"]
     counts = {"against": len(config.against), "decontaminate": [sha256(source.path) for source in evaluation]}
     return {"stage": "dedup", "inputs": inputs, "config": chosen | counts}
 
