@@ -25,6 +25,7 @@ LAYERS = (
         "dedup",
         "chat",
         "sandbox",
+        "verification",
         "endpoint",
         "interop",
         "loading",
@@ -110,7 +111,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TORCH_FREE = (
     *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
-    *("endpoint", "judging", "sandbox"),
+    *("endpoint", "judging", "sandbox", "verification"),
 )
 
 
