@@ -1,6 +1,6 @@
 """Checks of an answer by its kind: arithmetic, JSON by a schema, Python and SQL.
 
-record -> its answer, and what tells right from wrong -> Verdict
+record -> its answer, and what it is checked by -> Verdict
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Verdict:
         passed: whether it is right.
         reason: empty if it passed. Otherwise a kind, and after a colon what it was: "wrong: ...", "error: ...",
             "timeout", "memory", "crash: ...", "record: ..."; and for SQL "other rows" and those of `QueryResult`.
-        is_fault: whether the record has no answer or nothing that tells right from wrong, so that nothing is known.
+        is_fault: whether the record has no answer or nothing to check it by, so that nothing is known.
     """
 
     passed: bool

@@ -74,7 +74,7 @@ def test_json_is_held_to_its_schema() -> None:
 
 
 def test_programs_pass_calls_cases_and_assertions() -> None:
-    """Values are compared outside the process, which is not told them; prints are compared line by line."""
+    """Values are compared outside the process, which never has them; prints are compared line by line."""
     square = "Here:\n```python\ndef f(x):\n    return x * x\n```\nDone."
     with Verifier(VerifyConfig(seconds=20, unguarded=True)) as verifier:
 

@@ -18,7 +18,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # ---- system calls: name, number on x86-64, number on 64-bit ARM; None where there is none
@@ -73,7 +73,11 @@ def apply(paths: Sequence[str]) -> list[str]:
         return [f"files, network and processes ({sys.platform} on {platform.machine()} has no guards here)"]
     missing = []
     libc: Any = ctypes.CDLL(None, use_errno=True)
-    for what, take in (("files", lambda: _take_files(libc, paths)), ("network and processes", lambda: _filter(libc))):
+    steps: dict[str, Callable[[], None]] = {
+        "files": lambda: _take_files(libc, paths),
+        "network and processes": lambda: _filter(libc),
+    }
+    for what, take in steps.items():
         try:
             _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
             take()
