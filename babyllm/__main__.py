@@ -38,6 +38,7 @@ COMMANDS = {
     "ppo": "training",
     "predict": "use",
     "pretrain": "training",
+    "records": "corpus",
     "reward": "training",
     "sample": "use",
     "serve": "use",
@@ -55,7 +56,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("records", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
 )
 
 

@@ -39,7 +39,7 @@ LAYERS = (
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts", "selection"),
-    ("inspection", "studies"),
+    ("inspection", "studies", "records"),
     ("publishing",),
     ("commands",),
     ("notebook",),
