@@ -48,6 +48,7 @@ COMMANDS = {
     "tokenize": "corpus",
     "tokens": "corpus",
     "train-tokenizer": "corpus",
+    "turns": "corpus",
     "upload": "training",
 }
 """The folder of each command's module in `babyllm.commands`."""
@@ -56,7 +57,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("records", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("records", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "turns", "upload"),
 )
 
 

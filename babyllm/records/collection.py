@@ -177,7 +177,7 @@ class Collection:
             change: `status`; or `leaves`, a list of {"path", "text"}; or `text`, the whole record as JSON.
 
         Raises:
-            BadChange: the record has changed meanwhile, or the change is none.
+            BadChange: the record has changed meanwhile, or this is not a change.
             OSError: the disk cannot store it.
         """
         with self._lock:
@@ -267,7 +267,7 @@ def _edit(line: bytes, change: dict[str, Any]) -> dict[str, Any]:
     """What the log stores of a change.
 
     Raises:
-        BadChange: the change is none.
+        BadChange: this is not a change.
     """
     if change.get("status") in STATUSES and isinstance(change["status"], str):
         return {"status": change["status"]}

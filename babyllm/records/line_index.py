@@ -40,7 +40,7 @@ class LineIndex:
 
     Attributes:
         path: the file.
-        numbers: number of each record's line in the file, from 1; empty lines are none.
+        numbers: number of each record's line in the file, from 1; empty lines are left out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -154,7 +154,7 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
 
 
 def _beginnings(record: Any) -> Iterator[str]:
-    """Beginnings of the texts of a record, a few thousand characters together; names of roles are none."""
+    """Beginnings of the texts of a record, a few thousand characters together; without the names of roles."""
     size = 0
     for path, value in leaves(record):
         if isinstance(value, str) and not (path and path[-1] in ("role", "from", *_TASKS, "id")):

@@ -146,7 +146,7 @@ def serve_records(
     """
     listener = bound(access.host, port)
     config = uvicorn.Config(
-        make_record_app(collection, access),  # type: ignore[arg-type]
+        make_record_app(collection, access),
         http=partial(Connection, limit=ConnectionLimit(max_connections(), Notices())),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",

@@ -11,7 +11,7 @@ from babyllm.records.collection import BadChange, Collection, Filters, opened, w
 
 RECORDS: list[dict[str, Any]] = [
     {"task": "write", "score": 2, "messages": [{"role": "user", "content": "请写一条好评。"}]},
-    {"task": "write", "reward": 7.5, "text": "Tell me about Foo"},
+    {"task": "write", "reward": 7.5, "text": "Speak about Foo"},
     {"score": True, "text": "3 + 4", "n": 12345678901234567890, "odd": "\ud800\u0000\u202e<b>"},
     {
         "recipe": "sql",
@@ -37,7 +37,7 @@ def version(collection: Collection, id: int) -> str:
 
 
 def test_filters_choose_by_what_records_say(file: Path) -> None:
-    """Task, score, language, status and text choose records, alone and together, and lines that are none."""
+    """Task, score, language, status and text choose records, alone and together, and lines of another kind."""
     with opened([file]) as collection:
         assert len(collection) == 5
         for filters, expected in (
@@ -57,7 +57,7 @@ def test_filters_choose_by_what_records_say(file: Path) -> None:
             assert collection.chosen(filters) == expected, filters
         summary = collection.summary()
         assert summary["scores"] == [2, 7.5] and dict(summary["tasks"]) == {"write": 2, "": 2, "sql": 1}
-        assert [collection.row(id)["title"] for id in (1, 2)] == ["Tell me about Foo", "not <json>"]
+        assert [collection.row(id)["title"] for id in (1, 2)] == ["Speak about Foo", "not <json>"]
 
 
 def test_edits_are_lines_that_survive(file: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_numbers_and_odd_characters_come_through_an_edit(file: Path) -> None:
 
 
 def test_changes_that_cannot_be_made_are_refused(file: Path) -> None:
-    """A change of an older version, of a number or of no field, and text that is no record, are refused."""
+    """A change of an older version, of a number or of no field, and text of another kind, are refused."""
     with opened([file]) as collection:
         for change in (
             {},

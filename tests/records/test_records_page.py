@@ -88,11 +88,11 @@ def test_a_person_marks_and_mends_by_keyboard(browser: "Browser", url: str, file
     """Keys leaf, keep, reject, take back and edit; filters choose; all is on disk, and the result is a file."""
     with page_of(browser, url) as page:
         page.keyboard.press("y")
-        page.get_by_text("records.jsonl, line 2").wait_for()
+        page.get_by_text("Line 2 of records.jsonl").wait_for()
         page.keyboard.press("n")
-        page.get_by_text("records.jsonl, line 3").wait_for()
+        page.get_by_text("Line 3 of records.jsonl").wait_for()
         page.keyboard.press("h")
-        page.get_by_text("records.jsonl, line 2").wait_for()
+        page.get_by_text("Line 2 of records.jsonl").wait_for()
         page.keyboard.press("n")
         page.get_by_text("1 kept · 0 rejected").wait_for()
         page.locator("#status").select_option("open")
@@ -144,7 +144,7 @@ def test_hostile_and_long_records_are_text(browser: "Browser", url: str) -> None
             if options:
                 page.locator("#menu").click()
                 page.locator("#list").get_by_text("question 7").click()
-                page.get_by_text("records.jsonl 第 8 行").wait_for()
+                page.get_by_text("第 8 行 · records.jsonl").wait_for()
 
 
 def test_only_the_page_with_the_token_is_answered(url: str) -> None:
