@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -121,13 +121,14 @@ def editing(index: LineIndex) -> Iterator[EditLog]:
         UserError: another program does, or the edits cannot be read.
     """
     lock = index.path.with_name(index.path.name + SUFFIX + ".lock")
-    try:
-        with locked(lock, 0.0) as is_free:
-            if not is_free:
-                raise UserError(f"{index.path}: another babyllm records has it open; close that one first")
-            yield EditLog(index)
-    except OSError as error:
-        raise UserError(f"{lock}: cannot be written ({error.strerror}); edits need a folder that can") from error
+    with ExitStack() as stack:
+        try:
+            is_free = stack.enter_context(locked(lock, 0.0))
+        except OSError as error:
+            raise UserError(f"{lock}: cannot be written ({error.strerror}); edits need a folder that can") from error
+        if not is_free:
+            raise UserError(f"{index.path}: another babyllm records has it open; close that one first")
+        yield EditLog(index)
 
 
 def digest_of(line: bytes) -> str:

@@ -7,13 +7,13 @@ exchanges, turn -> shares of the turn's pieces in them, as digits; the pieces th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 LABELS = FOLLOWS, APART = ("follows", "apart")
 MAX_SHARED, MAX_TURN, MAX_BEFORE = 48, 48, 32  # characters that the classifier reads of each
-MAX_READ = 4000  # characters of each text that are compared
+MAX_READ, MAX_COMPARED = 4000, 40_000  # characters of a message, and of all together, that are compared
 _LEVELS = 9
 
 
@@ -41,14 +41,14 @@ def pair_texts(before: Sequence[Exchange], turn: str) -> tuple[str, str]:
 
 def overlap(turn: str, text: str, n: int) -> float:
     """The share of the turn's runs of n characters that a text has too, without spaces and case; 0 without any."""
-    own = _runs(_plain(turn), n)
-    return len(own & _runs(_plain(text), n)) / len(own) if own else 0.0
+    own = _runs(turn, n)
+    return len(own & _runs(text, n)) / len(own) if own else 0.0
 
 
 def shared_pieces(turn: str, text: str) -> list[str]:
     """The longest pieces of the turn, of at least two characters, that a text has too, without those within others."""
     plain, other, found, at = _plain(turn), _plain(text), [], 0
-    pairs = _runs(other, 2)
+    pairs = _runs(text, 2)
     while at < len(plain) - 1:
         if plain[at : at + 2] not in pairs:
             at += 1
@@ -68,11 +68,13 @@ def is_chinese(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\s+", "", text[-MAX_READ:].casefold() if len(text) < 10 * MAX_READ else text[-MAX_READ:].lower())
+    return "".join(text[-MAX_COMPARED:].casefold().split())
 
 
-def _runs(text: str, n: int) -> set[str]:
-    return {text[i : i + n] for i in range(len(text) - n + 1)}
+@lru_cache(maxsize=64)
+def _runs(text: str, n: int) -> frozenset[str]:
+    plain = _plain(text)
+    return frozenset(plain[i : i + n] for i in range(len(plain) - n + 1))
 
 
 def _level(share: float) -> int:
