@@ -113,7 +113,7 @@ def test_the_last_true_turn_is_a_sample(tmp_path: Path) -> None:
 
 def test_a_judge_may_decide(tmp_path: Path) -> None:
     """A model at an endpoint says yes or no, once for each turn; what tags and turns say to it stays material."""
-    file = written(tmp_path / "in.jsonl", [CONVERSATIONS[0], [CONVERSATIONS[1][0], CONVERSATIONS[4][0]]])
+    file = written(tmp_path / "in.jsonl", [CONVERSATIONS[0], [CONVERSATIONS[1][0], CONVERSATIONS[7][0]]])
 
     def judge(said: str, n: int) -> Any:
         turn = said.rpartition("<message>\n")[2].partition(" ")[0]
