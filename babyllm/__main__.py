@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 from pkgutil import get_data
 from typing import Any
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "generate": "use",
     "grpo": "training",
     "import": "training",
+    "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
     "merge-lora": "training",
@@ -38,17 +40,19 @@ COMMANDS = {
     "ppo": "training",
     "predict": "use",
     "pretrain": "training",
-    "records": "corpus",
+    "records": "making",
     "reward": "training",
     "sample": "use",
     "serve": "use",
     "sft": "training",
     "select": "corpus",
     "split": "corpus",
+    "takedown": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
+    "topics": "corpus",
     "train-tokenizer": "corpus",
-    "turns": "corpus",
+    "turns": "making",
     "upload": "training",
 }
 """The folder of each command's module in `babyllm.commands`."""
@@ -57,7 +61,8 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("records", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "turns", "upload"),
+    *("records", "sample", "select", "serve", "split", "takedown", "tokenize", "topics", "train-tokenizer", "turns"),
+    "upload",
 )
 
 
@@ -67,7 +72,12 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UserError: the command or its arguments are wrong.
     """
-    if not argv or argv[0] in ("--help", "-h", "help"):
+    if not argv:
+        from babyllm.commands.next_step import way_to_chat
+
+        print(f"{way_to_chat(Path())}\nAll commands: babyllm --help; settings of one: babyllm COMMAND --help")
+        return
+    if argv[0] in ("--help", "-h", "help"):
         print("usage: babyllm COMMAND ...\n")
         for name in COMMANDS:
             words, summary = _in_source(name)
