@@ -40,6 +40,7 @@ COMMANDS = {
     "ppo": "training",
     "predict": "use",
     "pretrain": "training",
+    "records": "making",
     "reward": "training",
     "sample": "use",
     "serve": "use",
@@ -52,6 +53,7 @@ COMMANDS = {
     "tokens": "corpus",
     "topics": "corpus",
     "train-tokenizer": "corpus",
+    "turns": "making",
     "upload": "training",
 }
 """The folder of each command's module in `babyllm.commands`."""
@@ -60,8 +62,8 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
-    *("train-tokenizer", "upload"),
+    *("records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
+    *("train-tokenizer", "turns", "upload"),
 )
 
 

@@ -21,6 +21,7 @@ from babyllm.config.values import (
 )
 from babyllm.endpoint.config import EndpointConfig
 from babyllm.judging.judge_prompts import Language
+from babyllm.verification.verify_config import VerifyConfig
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,12 @@ class AnswerRewards:
 
     Attributes:
         functions: weights by name, such as {number_match: 1, format: 0.2}. A name is one of those built in
-            (exact_match, number_match, format, length, sql, reward_model, judge) or module:function of your own.
+            (exact_match, number_match, format, length, sql, arithmetic, json_schema, python, reward_model, judge) or
+            module:function of your own.
         pattern: regular expression that a whole answer must match, for "format".
         target_length: number of characters, for "length", which is 1 up to there and falls to 0 at twice as many.
         databases: folder of SQLite files, for "sql".
+        verify: limits for "arithmetic", "json_schema" and "python", whose records have `expression`, `schema` or tests.
         model: run or directory of a reward model, for "reward_model".
         judge: model that scores answers, for "judge".
         timeout_s: seconds in which a function of your own must return.
@@ -102,6 +105,7 @@ class AnswerRewards:
     target_length: Count = 200
     databases: PathText | None = None
     model: PathText | None = None
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     timeout_s: PositiveSeconds = 60.0
 

@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import json
 import queue
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,12 +20,10 @@ from urllib.parse import quote
 from babyllm.config.values import Count, Few, PositiveSeconds, check
 from babyllm.errors import UserError
 from babyllm.sandbox import sql_worker
+from babyllm.sandbox.worker_process import WorkerProcess
 
 Value = None | int | float | str | bytes
 MAX_SQL_BYTES = 100_000
-START_SECONDS = 60.0
-GRACE_SECONDS = 0.5  # for a worker that ends a query itself, which is cheaper than another process
-ENVELOPE_BYTES = 1 << 20  # of an answer beyond its rows: names of columns and brackets
 HEADER = b"SQLite format 3\0"
 
 
@@ -92,9 +86,11 @@ class Sandbox:
         check(self.limits)
         if workers < 1:
             raise UserError(f"workers={workers}: must be at least 1")
-        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[WorkerProcess] = queue.LifoQueue()
+        # Isolated, and without packages: the worker needs the standard library alone and starts in 20 ms.
+        command = [sys.executable, "-I", "-S", str(sql_worker.__file__), json.dumps(asdict(self.limits))]
         for _ in range(workers):
-            self._idle.put(_Worker(self.limits))
+            self._idle.put(WorkerProcess(command))
         self._workers = list(self._idle.queue)
 
     def query(self, database: str | Path, sql: str) -> QueryResult:
@@ -120,7 +116,8 @@ class Sandbox:
             return QueryResult(reason=f"database: {getattr(error, 'strerror', None) or error}")
         worker = self._idle.get()
         try:
-            return _result(worker.answer({"uri": uri, "sql": sql}))
+            request = {"uri": uri, "sql": sql}
+            return _result(worker.answer(request, self.limits.seconds, self.limits.answer_bytes))
         finally:
             self._idle.put(worker)
 
@@ -163,85 +160,3 @@ def _result(answer: dict[str, Any]) -> QueryResult:
         for row in answer.get("rows", ())
     )
     return QueryResult(tuple(answer.get("columns", ())), tuple(rows), answer.get("reason", ""))
-
-
-@dataclass
-class _Worker:
-    """One process, started when it is needed, and used by one thread at a time."""
-
-    limits: QueryLimits
-    process: subprocess.Popen[bytes] | None = field(default=None)
-
-    def answer(self, request: dict[str, str]) -> dict[str, Any]:
-        """The answer to a request; the process is replaced if it dies, is late or is disturbed."""
-        try:
-            process = self.process or self._start()
-            assert process.stdin is not None
-            with _killed_after(process, self.limits.seconds + GRACE_SECONDS) as is_late:
-                line = b""
-                try:
-                    process.stdin.write(json.dumps(request).encode() + b"\n")
-                    process.stdin.flush()
-                    line = _line(process, self.limits.answer_bytes)
-                except BrokenPipeError:
-                    pass
-            answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
-        except BaseException:
-            self.stop()
-            raise
-        if not answer or is_late.is_set() or answer.get("reason") == "memory":
-            status = self.stop()
-            return answer or {"reason": "timeout" if is_late.is_set() else f"crash: exit status {status}"}
-        return answer
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        """Start the process and wait until it is ready.
-
-        Raises:
-            UserError: it does not start.
-        """
-        # Isolated, and without packages: the worker needs the standard library alone and starts in 20 ms.
-        command = [sys.executable, "-I", "-S", str(sql_worker.__file__), json.dumps(asdict(self.limits))]
-        pipe = subprocess.PIPE
-        try:
-            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
-        except OSError as error:
-            raise UserError(f"the sandbox cannot start a process ({error.strerror}): free some memory") from error
-        with _killed_after(self.process, START_SECONDS):
-            is_ready = _line(self.process, 0)
-        if not is_ready:
-            raise UserError(f"the sandbox's process does not run: try {' '.join(command[:-1])} '{command[-1]}'")
-        return self.process
-
-    def stop(self) -> int | None:
-        """Kill the process, if there is one; returns its exit status."""
-        process, self.process = self.process, None
-        if process is None:
-            return None
-        process.kill()
-        process.communicate()
-        return process.returncode
-
-
-def _line(process: subprocess.Popen[bytes], answer_bytes: int) -> bytes:
-    assert process.stdout is not None
-    return process.stdout.readline(answer_bytes + ENVELOPE_BYTES)
-
-
-@contextmanager
-def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Kill the process if the body takes longer; yields an event that is set when this happens."""
-    is_late = threading.Event()
-
-    def end() -> None:
-        is_late.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield is_late
-    finally:
-        timer.cancel()
-        timer.join()  # it may have begun to end the process

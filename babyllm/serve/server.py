@@ -94,7 +94,7 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
         log = None
         if settings.request_log:
             log = files.enter_context(closing(RequestLog(settings.request_log, settings.logs_contents)))
-        listener = files.enter_context(closing(_bind(settings.access.host, settings.port)))
+        listener = files.enter_context(closing(bound(settings.access.host, settings.port)))
         failure = asyncio.run(_serve(settings, loading, feedback, log, listener, on_ready))
     if failure is not None:
         raise failure
@@ -189,7 +189,12 @@ class _Server(uvicorn.Server):
         self._service.engine.cut_in(seconds, problem)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address.
+
+    Raises:
+        UserError: the address is not available.
+    """
     try:
         is_v6 = ipaddress.ip_address(host).version == 6
     except ValueError:

@@ -25,6 +25,7 @@ LAYERS = (
         "dedup",
         "chat",
         "sandbox",
+        "verification",
         "endpoint",
         "interop",
         "loading",
@@ -39,7 +40,7 @@ LAYERS = (
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts", "selection"),
     ("synthesis",),
-    ("inspection", "studies"),
+    ("inspection", "studies", "records"),
     ("publishing",),
     ("commands",),
     ("notebook",),
@@ -111,7 +112,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TORCH_FREE = (
     *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
-    *("endpoint", "judging", "sandbox", "object_store"),
+    *("endpoint", "judging", "sandbox", "verification", "object_store"),
 )
 
 

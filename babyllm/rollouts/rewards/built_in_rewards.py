@@ -1,4 +1,4 @@
-"""Rewards that are built in: equal texts and numbers, form, length, SQL, a reward model, and a judge."""
+"""Rewards that are built in: equal texts and numbers, form, length, checks that run or calculate, models, a judge."""
 
 from __future__ import annotations
 
@@ -87,6 +87,17 @@ def _sql(config: AnswerRewards) -> RewardFunction:
     return SqlReward(Path(config.databases))
 
 
+def _check(kind: str) -> Callable[[AnswerRewards], RewardFunction]:
+    """1 for an answer that passes a check of `babyllm.verification`, else 0; None without anything to check by."""
+
+    def make(config: AnswerRewards) -> RewardFunction:
+        from babyllm.rollouts.rewards.check_reward import CheckReward  # other rewards start no such processes
+
+        return CheckReward(kind, config.verify)
+
+    return make
+
+
 def _reward_model(config: AnswerRewards) -> RewardFunction:
     """The score of a reward model, with its own tokenizer and template; None for a text longer than its context."""
     from babyllm.rollouts.rewards.model_reward import ModelReward  # other rewards need no second model
@@ -109,6 +120,9 @@ MAKERS: dict[str, Callable[[AnswerRewards], RewardFunction]] = {
     "format": _format,
     "length": _length,
     "sql": _sql,
+    "arithmetic": _check("arithmetic"),
+    "json_schema": _check("json_schema"),
+    "python": _check("python"),
     "reward_model": _reward_model,
     "judge": _judge,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.prediction.sample_rules import Turns
-from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, SqlReward
+from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction
 from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
 from babyllm.rollouts.rollout_config import AnswerRewards
 
@@ -73,8 +73,8 @@ class Rewards:
     def close(self) -> None:
         """End the processes of functions."""
         for function in self.functions.values():
-            if isinstance(function, UserReward | SqlReward):
-                function.close()
+            if (close := getattr(function, "close", None)) is not None:
+                close()
 
 
 def make_rewards(
