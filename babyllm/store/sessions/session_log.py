@@ -22,11 +22,12 @@ from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from babyllm.errors import UserError
-from babyllm.files import locked
+from babyllm.files import locked, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ FILE_BYTES = 64 << 20
 FILES_AT_LEAST = 8  # so that deleting the oldest one deletes no large share of what may be kept
 ANSWER, RATING = "answer", "rating"
 _NAME = re.compile(r"sessions-(\d{8})-(\d{6})\.jsonl")
-_LOCK = ".lock"
+_LOCK, _KEY = ".lock", ".key"
 _PRUNE_S = 3600.0
 _CLOSE_S = 10.0
 
@@ -87,6 +88,7 @@ class SessionLog:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._held.enter_context(locked(directory / _LOCK, 0)):
                 raise UserError(f"--log={directory}: another server stores sessions there; choose another directory")
+            self._key = self._read_key()
             self._prune()
             self._append(b"")
         except OSError as error:
@@ -116,11 +118,22 @@ class SessionLog:
         self._lines.put(waiting)
         return waiting.is_written
 
+    def alias(self, name: str) -> str:
+        """A name of a person or session as it is stored: a hash with a key that only this directory has."""
+        return blake2b(name.encode("utf-8", "backslashreplace"), digest_size=12, key=self._key).hexdigest()
+
     def close(self) -> None:
         """Write what waits and close the directory."""
         self._lines.put(None)
         self._thread.join(_CLOSE_S)
         self._held.close()
+
+    def _read_key(self) -> bytes:
+        file = self._directory / _KEY
+        if not file.exists():
+            write_bytes(file, os.urandom(32))
+            file.chmod(0o600)
+        return file.read_bytes()[:64]
 
     def _work(self) -> None:
         is_open, pruned = True, time.monotonic()
@@ -156,11 +169,12 @@ class SessionLog:
             OSError: the disk is full, or the file cannot be written.
         """
         day = f"{self._now():%Y%m%d}"
-        if self._file is None or self._size >= self._file_bytes or _day(self._file) != day:
+        is_full = self._size > 0 and self._size + len(content) > self._file_bytes
+        if self._file is None or is_full or _day(self._file) != day:
             number = max((_number(file) for file in session_files(self._directory) if _day(file) == day), default=0) + 1
             self._file, self._size = self._directory / f"sessions-{day}-{number:06d}.jsonl", 0
             if content:
-                self._prune()
+                self._prune(len(content))
         if not content:
             self._file = None
             return
@@ -179,13 +193,13 @@ class SessionLog:
         finally:
             os.close(descriptor)
 
-    def _prune(self) -> None:
+    def _prune(self, n_bytes: int = 0) -> None:
         """Delete files that have expired, and the oldest ones while all are too large; never the current one."""
         first = f"{self._now() - timedelta(days=self._retention.days):%Y%m%d}"
         files = [file for file in session_files(self._directory) if file != self._file]
         sizes = {file: file.stat().st_size for file in files}
         # Room for the file that begins, so that all together stay below the limit.
-        total = sum(sizes.values()) + self._file_bytes
+        total = sum(sizes.values()) + max(n_bytes, self._file_bytes)
         for file in files:
             if _day(file) < first or total > self._retention.max_bytes:
                 total -= sizes[file]

@@ -57,7 +57,7 @@ _NAMED_PHONE = re.compile(
 )
 _DATE = re.compile(r"(?:19|20)\d{2}[-./ ]?(?:0[1-9]|1[0-2])[-./ ]?(?:0[1-9]|[12]\d|3[01])")
 # Calling codes of one and two digits; all others that are in use have three.
-_SHORT_CODES = frozenset("1 7 20 27".split()) | {
+_SHORT_CODES = frozenset(["1", "7", "20", "27"]) | {
     *map(str, (*range(30, 35), 36, 39, 40, 41, *range(43, 50), *range(51, 59), *range(60, 67), 81, 82, 84, 86)),
     *map(str, (*range(90, 96), 98)),
 }

@@ -1,6 +1,6 @@
 """Personal data of a text -> placeholders, and how many of each kind. What was found is never kept.
 
-    without_personal("我的手机是13800138000") -> Cleaned("我的手机是<PHONE>", {"phone": 1})
+without_personal("我的手机是13800138000") -> Cleaned("我的手机是<PHONE>", {"phone": 1})
 """
 
 from __future__ import annotations
