@@ -13,11 +13,11 @@ from babyllm.text.personal.check_digits import has_birth_date, is_card, is_chine
 
 Place = tuple[int, int]
 _ALONE, _END = r"(?<![0-9A-Za-z.])", r"(?![0-9A-Za-z]|\.\d)"
-_LINK = r"[:：是为\s\"'=#]{0,4}(?:is\s|号码?\s?[:：是为]?\s?)?"
+_LINK = r"[:：是为\s\"'=#]{0,4}(?:is\s|no\.?\s|number\s|号码?\s?[:：是为]?\s?)?"
 
 _CHINESE_ID = re.compile(rf"{_ALONE}[1-9]\d{{5}}([- ]?)\d{{4}}(?:\1|)\d{{4}}\1\d{{3}}[\dXx]{_END}")
 _NAMED_ID = re.compile(
-    r"(?:身份证|身分证|身份證|证件|社保|护照|passport|\bID (?:number|no\.?|card)|SSN|social security(?: number| no\.?)?)"
+    r"(?:身份证|身分证|身份證|证件|社保|护照|passport|\bID (?:number|no\.?|card)|SSN|social security)"
     rf"{_LINK}((?=[A-Za-z]{{0,2}}\d)[A-Za-z0-9][A-Za-z0-9-]{{5,18}}[A-Za-z0-9]){_END}",
     re.IGNORECASE,
 )
@@ -31,8 +31,8 @@ _NAMED_CARD = re.compile(
     re.IGNORECASE,
 )
 _NAMED_ACCOUNT = re.compile(
-    r"(?:微信号?|wechat(?: id)?|\bweixin|企鹅号|扣扣|(?<![A-Za-z])QQ号?)[:：是为\s]{1,4}([A-Za-z0-9][A-Za-z0-9_-]{4,19})"
-    r"(?![A-Za-z0-9_@-])",
+    r"(?:微信号?|wechat(?: id)?|\bweixin|企鹅号|扣扣|(?<![A-Za-z])QQ号?)[:：是为\s]{1,4}"
+    r"([A-Za-z0-9][A-Za-z0-9_-]{4,19})(?![A-Za-z0-9_@-])",
     re.IGNORECASE,
 )
 
@@ -42,7 +42,8 @@ _MOBILE_IN_WORDS = re.compile(
     r"(?<![零〇一二三四五六七八九幺两])[一幺][三四五六七八九][零〇一二三四五六七八九幺两]{9}(?![零〇一二三四五六七八九幺两])"
 )
 _LAND_LINE = re.compile(
-    r"(?<![\d.-])(?:\+86[- ]?|\(\+86\)\s?)?(?:\(0\d{2,3}\)\s?|0\d{2,3}[- ])\d{3,4}[- ]?\d{4}(?:\s?(?:-|转|ext\.?)\s?\d{1,5})?(?![\d-])"
+    r"(?<![\d.-])(?:\+86[- ]?|\(\+86\)\s?)?(?:\(0\d{2,3}\)\s?|0\d{2,3}[- ])\d{3,4}[- ]?\d{4}"
+    r"(?:\s?(?:-|转|ext\.?)\s?\d{1,5})?(?![\d-])"
 )
 _SERVICE = re.compile(r"(?<![\d.-])[48]00[- ]\d{3,4}[- ]\d{3,4}(?![\d-])")
 _AMERICAN = re.compile(

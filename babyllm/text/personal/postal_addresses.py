@@ -1,6 +1,6 @@
 """Postal addresses in Chinese and English, found from the number of the house.
 
-Chinese: number -> a road, village or estate before it -> province, city, district before that -> building, room after it
+Chinese: number -> road, village or estate before it -> province, city, district before that -> building, room after
 English: number, name in capitals, Street -> apartment, town, state, code
 """
 
@@ -71,10 +71,8 @@ def _chinese_start(text: str, number: int, said: str) -> int | None:
         return None
     run = _RUN.search(before)
     start = len(before) - len(run[0]) if run else road.start()
-    last = None
-    for last in _STOPS.finditer(before, start, max(start, len(before) - 3)):
-        pass
-    return number - len(before) + (last.end() if last else start)
+    ends = [found.end() for found in _STOPS.finditer(before, start, max(start, len(before) - 3))]
+    return number - len(before) + (ends[-1] if ends else start)
 
 
 _TAIL_OF_ESTATE = re.compile(r"\s?\d{1,4}号(?:楼|院)?\s?\d{0,2}(?:栋|单元|室|楼|-\d)?")
