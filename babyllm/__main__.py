@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "training",
     "generate": "use",
     "grpo": "training",
+    "harvest": "feedback",
     "import": "training",
     "inspect": "corpus",
     "judge": "use",
@@ -54,8 +55,8 @@ COMMANDS = {
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("clean", "compare", "dedup", "export", "harvest", "import", "judge", "merge-lora", "mix"),
+    *("predict", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
 )
 
 

@@ -38,7 +38,7 @@ LAYERS = (
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts", "selection"),
-    ("inspection", "studies"),
+    ("flywheel", "inspection", "studies"),
     ("publishing",),
     ("commands",),
     ("notebook",),

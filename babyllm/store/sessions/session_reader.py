@@ -37,6 +37,7 @@ class LoggedAnswer:
         rating: sum of the signs of its ratings; 0 without any.
         correction: what a person says that the answer should have been; empty for nothing.
         is_last: whether nothing goes on from it.
+        tools: functions that could be called, as JSON values.
     """
 
     id: str
@@ -49,6 +50,17 @@ class LoggedAnswer:
     rating: int
     correction: str
     is_last: bool
+    tools: Sequence[Any] = ()
+
+    @property
+    def text(self) -> str:
+        """What the answer says."""
+        return str(self.answer.get("content") or "")
+
+    @property
+    def is_rated(self) -> bool:
+        """Whether a person said whether it is good."""
+        return bool(self.rating or self.correction)
 
 
 class _Place(NamedTuple):
@@ -68,6 +80,10 @@ class _Known:
     rating: int = 0
     correction: str = ""
     is_last: bool = True
+
+    @property
+    def is_rated(self) -> bool:
+        return bool(self.rating or self.correction)
 
 
 @dataclass
@@ -99,7 +115,7 @@ class SessionReader:
                 if line.get("kind") == ANSWER:
                     self._join(line, number, offset)
                 elif line.get("kind") == RATING:
-                    ratings.append({**line, "messages": _digest(_messages(line.get("messages")))})
+                    ratings.append({**line, "messages": said_digest(_messages(line.get("messages")))})
         for rating in ratings:
             self._rate(rating)
         sessions = {known.session for known in self._answers.values()}
@@ -112,11 +128,12 @@ class SessionReader:
         return blake2b("\n".join(sizes).encode(), digest_size=16).hexdigest()
 
     def sessions(self) -> Iterator[list[LoggedAnswer]]:
-        """The answers of each session, in the order of time; sessions in that of their first answers."""
+        """The answers of each session, in the order of time; sessions with ratings first, then by their beginning."""
         of_session: dict[str, list[_Known]] = {}
         for known in self._answers.values():
             of_session.setdefault(known.session, []).append(known)
-        for answers in of_session.values():
+        rated_first = sorted(of_session.values(), key=lambda answers: not any(one.is_rated for one in answers))
+        for answers in rated_first:
             yield [self._read(known) for known in answers]
 
     def _lines(self, number: int) -> Iterator[tuple[int, Json]]:
@@ -137,7 +154,7 @@ class SessionReader:
         if not messages or not isinstance(answers, list) or not isinstance(line.get("id"), str):
             self.n["lines that cannot be read"] += 1
             return
-        before = _digest(messages)
+        before = said_digest(messages)
         parent = self._parent(who, messages)
         asked_again = self._ends.get((who, b"?" + before))
         first = f"{line['id']}#0"
@@ -145,7 +162,7 @@ class SessionReader:
         for number, answer in enumerate(answers):
             known = _Known(f"{line['id']}#{number}", _Place(file, offset, number), before, str(session))
             self._answers[known.id] = known
-            end = _digest([*messages, *_messages([answer])])
+            end = said_digest([*messages, *_messages([answer])])
             self._ends[who, end] = known
             self._by_end.setdefault(end, []).append(known)
             self._ends.setdefault((who, b"?" + before), known)
@@ -156,7 +173,7 @@ class SessionReader:
         """The answer with which a conversation ends before its last question."""
         for n in range(len(messages) - 1, 0, -1):
             if messages[n - 1].get("role") == "assistant":
-                return self._ends.get((who, _digest(messages[:n])))
+                return self._ends.get((who, said_digest(messages[:n])))
         return None
 
     def _rate(self, rating: Json) -> None:
@@ -187,6 +204,7 @@ class SessionReader:
             rating=(known.rating > 0) - (known.rating < 0),
             correction=known.correction,
             is_last=known.is_last,
+            tools=line.get("tools") or (),
         )
 
 
@@ -205,8 +223,8 @@ def _messages(value: Any) -> list[Json]:
     return [dict(one) for one in value]
 
 
-def _digest(messages: Sequence[Mapping[str, Any]]) -> bytes:
-    """A hash of who said what; system messages and white space at the ends do not count.
+def said_digest(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    """A 16-byte hash of who said what; system messages and white space at the ends do not count.
 
     A client may send an answer back without the white space at its ends, and change its system message.
     """

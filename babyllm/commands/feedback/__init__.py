@@ -1,0 +1,1 @@
+"""Commands that turn what users said into data and the next model."""
