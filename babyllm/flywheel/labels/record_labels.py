@@ -18,7 +18,7 @@ _TASKS = {
     "code": r"```|代码|编程|函数|报错|\bSQL\b|python|java\b|javascript|c\+\+|\bbug\b|\bregex|code\b|compile",
     "translation": r"翻译|译成|译为|translate|translation|用英[语文](?:怎么|说)|in (?:Chinese|English)\b",
     "summary": r"总结|概括|摘要|归纳|summari[sz]e|summary|tl;?dr|in one sentence",
-    "classification": r"(?:属于|是)(?:哪|什么)(?:一?[种类个])|还是|分类|情感|判断.{0,12}是否|classif|sentiment|which category",
+    "classification": r"(?:属于|是)(?:哪|什么)(?:一?[种类个])|还是|分类|情感|判断|classif|sentiment|which category",
     "extraction": r"提取|抽取|找出.{0,12}(?:中|里)的|列出文中|extract|list all .{1,40} (?:in|from)|named entit",
     "rewriting": r"改写|润色|重写|扩写|缩写|续写|rewrite|rephrase|paraphrase|polish|proofread|correct the grammar",
     "writing": r"写(?:一|个|篇|首|封|段|条)|作文|作诗|起草|编一个|write (?:a|an|me|the)\b|compose|draft a|poem",
