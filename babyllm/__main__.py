@@ -27,6 +27,7 @@ COMMANDS = {
     "dpo": "training",
     "eval": "use",
     "export": "training",
+    "flywheel": "feedback",
     "generate": "use",
     "grpo": "training",
     "harvest": "feedback",
@@ -55,7 +56,7 @@ COMMANDS = {
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "compare", "dedup", "export", "harvest", "import", "judge", "merge-lora", "mix"),
+    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
     *("predict", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
 )
 
