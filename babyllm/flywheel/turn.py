@@ -194,7 +194,6 @@ class Turn:
             f"--data.registry={out / 'datasets.yaml'}",
             f"--data.path={json.dumps(list(sets))}",
             f"--plan.steps={self._steps(given, n_new / share)}",
-            "--plan.epochs=null",
             "--data.held_out=0.0",
         ]
         flags += [f"--data.mix={json.dumps({NEW: share, OLD: 1 - share})}"] if config.replayed else []
