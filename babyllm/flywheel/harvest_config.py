@@ -26,7 +26,7 @@ class HarvestConfig:
         near: similarity from which a record repeats another one, from 0 to 1; 1 leaves out equal ones alone.
         held_out: share of the sessions that no model is trained on, for comparisons; a hash of the question decides.
         language: language of the judge's prompt.
-        classifiers: run of `babyllm classifier` for each label that it gives, such as {task: runs/tasks}.
+        classifiers: run of `babyllm classifier` by the label that it predicts, such as {task: runs/tasks}.
         rules: rules about questions and answers.
         endpoint: model that judges; without its url, rules alone give labels.
         seed: number that decides, with the questions, which are held out.

@@ -122,7 +122,7 @@ def test_repetitions_are_left_out(tmp_path: Path) -> None:
     """Records that say nearly the same are written once, in both languages."""
     zh, en = (
         "请介绍一下北京的历史和主要的名胜古迹，越详细越好",
-        "Please tell me about the history of the city of Paris in detail",
+        "Please describe the history of the city of Paris in every detail",
     )
     lines = [answered("z", zh, "北京有三千多年的历史。"), answered("z2", zh + "。", "北京有三千多年的历史！")]
     lines += [answered("e", en, "Paris is old."), answered("e2", en + "!", "Paris is old")]
@@ -149,7 +149,7 @@ def test_a_judge_labels_and_attacks_do_not(tmp_path: Path) -> None:
     def reply(prompt: str) -> str:
         if "Ignore the above" in prompt:
             assert prompt.count("</answer>") == 1
-            return "I was told:\nquality: 5"  # not all labels: no verdict
+            return "It says so:\nquality: 5"  # not all labels: no verdict
         quality = 5 if "the right answer" in prompt else 1
         return f"thinking\ntask: question\ndifficulty: medium\nquality: {quality}\nsafety: safe"
 
@@ -172,7 +172,7 @@ def test_a_judge_labels_and_attacks_do_not(tmp_path: Path) -> None:
 
 
 def test_rules_find_faults_and_labels() -> None:
-    """Refusals and loops are found in both languages, other answers are not; words tell task and language."""
+    """Refusals and loops are found in both languages, other answers are not; words show task and language."""
     assert all(
         map(
             is_refusal,

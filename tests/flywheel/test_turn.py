@@ -29,7 +29,7 @@ def current(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer) -> Path:
     """A link to a tiny model that knows nothing."""
     folder, template = tmp_path / "model", load_template("chatml", tokenizer)
     folder.mkdir()
-    save_model(folder, decisive(tiny(max_seq_len=128)), template.tokenizer)
+    save_model(folder, decisive(tiny(max_seq_len=128, n_layers=1)), template.tokenizer)
     template.tokenizer.save(folder, chat_template=template.source)
     (tmp_path / "current").symlink_to(folder)
     return tmp_path / "current"
@@ -47,18 +47,18 @@ def settings(tmp_path: Path, current: Path, **more: Any) -> TurnConfig:
     config = tmp_path / "train.yaml"
     config.write_text(
         "data: {global_batch: 8, seq_len: 64}\nplan: {peak_lr: 1e-2}\neval_every: 0\nsave_every: 0\nsamples: 0\n"
-        "runtime: {processes: 1, device: cpu, dtype: float32}\n"
+        "runtime: {processes: 1, device: cpu, dtype: float32, threads: 1}\n"
     )
     old = tmp_path / "old.jsonl"
     old.write_text(json.dumps({"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "w"}]}))
     harvest = HarvestConfig(held_out=0.3, near=1.0)
-    known: dict[str, Any] = {"replay": str(old), "replay_share": 0.1, "train": str(config), "epochs": 12.0}
+    known: dict[str, Any] = {"replay": str(old), "replay_share": 0.1, "train": str(config), "epochs": 8.0}
     return TurnConfig(current=str(current), harvest=harvest, max_new_tokens=4, answers=["x", "y"], **(known | more))
 
 
 def test_a_turn_replaces_the_model_it_beats(tmp_path: Path, current: Path) -> None:
     """The model learns what users correct, wins on held-out sessions, and the link is set to it, once and for all."""
-    log, out, done = log_of_users(tmp_path, 60), tmp_path / "turn", list[str]()
+    log, out, done = log_of_users(tmp_path, 48), tmp_path / "turn", list[str]()
     config = settings(tmp_path, current)
 
     def runner(stop_at: str = "") -> Callable[[Sequence[str]], None]:
@@ -71,7 +71,7 @@ def test_a_turn_replaces_the_model_it_beats(tmp_path: Path, current: Path) -> No
         return run
 
     plan = Turn(log, out, config, runner()).plan()
-    assert len(plan) == 4 and "60 sessions, 60 answers, 60 ratings" in plan[0] and not out.exists()
+    assert len(plan) == 4 and "48 sessions, 48 answers, 48 ratings" in plan[0] and not out.exists()
     with pytest.raises(UserError, match="stopped here"):
         Turn(log, out, config, runner("predict")).run()
     assert done == ["sft"] and current.resolve() == tmp_path / "model"
@@ -97,7 +97,7 @@ def test_a_turn_keeps_the_model_that_is_better(tmp_path: Path, current: Path) ->
         if argv[0] == "predict":
             answer = "OLD" if argv[1] == str(tmp_path / "model") else "NEW"
             lines = [json.dumps(one | {"prediction": answer}) for one in records(Path(argv[2]))]
-            Path(argv[3]).write_text("\n".join(lines))
+            Path(argv[3]).write_text("\n".join(lines), "utf-8")
 
     def reply(prompt: str) -> str:
         if "OLD" not in prompt:

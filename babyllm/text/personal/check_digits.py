@@ -1,4 +1,4 @@
-"""Check digits of numbers that name a person: they tell such a number from any other of its length."""
+"""Check digits of numbers that name a person: any other number of its length mostly has a wrong one."""
 
 from __future__ import annotations
 

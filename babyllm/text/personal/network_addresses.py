@@ -1,4 +1,4 @@
-"""Addresses in networks: e-mail and IP addresses. A version with four parts, such as 120.0.6099.1, is none."""
+"""Addresses in networks: e-mail and IP addresses. Versions with four parts, such as 120.0.6099.1, stay."""
 
 from __future__ import annotations
 

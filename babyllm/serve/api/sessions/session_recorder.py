@@ -28,8 +28,8 @@ class Asked(NamedTuple):
 
     Attributes:
         messages: messages before the answer.
-        user: name of the person, if the client tells it.
-        session: name of the session, if the client tells it.
+        user: name of the person; empty if the client sends none.
+        session: name of the session; empty if the client sends none.
         tools: functions that can be called, as JSON values.
         begun: answer that is continued; None for a new one.
     """
