@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 from pkgutil import get_data
 from typing import Any
 
@@ -67,7 +68,12 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UserError: the command or its arguments are wrong.
     """
-    if not argv or argv[0] in ("--help", "-h", "help"):
+    if not argv:
+        from babyllm.commands.next_step import way_to_chat
+
+        print(f"{way_to_chat(Path())}\nAll commands: babyllm --help; settings of one: babyllm COMMAND --help")
+        return
+    if argv[0] in ("--help", "-h", "help"):
         print("usage: babyllm COMMAND ...\n")
         for name in COMMANDS:
             words, summary = _in_source(name)

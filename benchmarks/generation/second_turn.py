@@ -1,6 +1,6 @@
 """First token of a second turn beside that of the new turn alone, and what keeping keys and values costs a decode step.
 
-    python -m benchmarks.generation.second_turn [--rounds 7] [--threads 2]
+    python -m benchmarks.generation.second_turn [--rounds 5] [--threads 2]
 
 Models of random weights: the shape of the sample and that of SmolLM2-135M. After a conversation and its first answer
 comes either the new turn alone or the second turn, which is the conversation and the new turn. The second turn comes
@@ -44,9 +44,9 @@ ANSWER = 24
 def main() -> None:
     """Measure and print."""
     parser = figures.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="conversations of each kind")
+    parser.add_argument("--rounds", type=int, default=5, help="conversations of each kind")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--slots", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--slots", type=int, nargs="*", default=[1, 8])
     args = figures.parse(parser, rounds=1, slots=[1])
     import torch
 

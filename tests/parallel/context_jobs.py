@@ -1,6 +1,5 @@
 """Small runs whose rows are split among ranks, for processes of their own."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +12,6 @@ import torch.distributed.tensor._utils  # noqa: F401
 from torch.profiler import ProfilerActivity, profile
 from training_fixtures import CPU, recording, stopping, tiny_config, tiny_state
 
-from babyllm.data.token_data import open_pretraining_data
-from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.attention import set_attention
 from babyllm.model.config import ModelConfig
 from babyllm.model.options import ModelOptions
@@ -22,12 +19,11 @@ from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import prepare
-from babyllm.parallel.tensors import local
-from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.state import Every
+from tests.parallel.sharded_runs import left_by
 
 KEEP_ALL, HALF, END = 99, 5, 10
 
@@ -77,17 +73,12 @@ def shared_run(
     ]
     train(state, language_model, replace(config.plan, steps=END), every)
     watched.remove()
-    tokens = open_pretraining_data(config.data).tokens
-    with whole(state.model):
-        held_out = perplexity(readable(state.model), tokens, runtime, seq_len=16)
-    parts = [local(p.detach()).flatten() for p in state.model.parameters()]
     seen = {
         "losses": losses,
         "norms": norms,
         "tokens": state.tokens,
-        "held_out": held_out["all/loss"],
         "widths": sorted(widths),
-        "digest": hashlib.sha256(torch.cat(parts).numpy().tobytes()).hexdigest(),
+        **left_by(state, config.data),
     }
     Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 

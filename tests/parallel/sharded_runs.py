@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
 
+from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
+from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.heads import transformer_of
 from babyllm.model.interface import Model
@@ -29,6 +31,7 @@ from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import loss_factor, prepare
 from babyllm.parallel.tensors import is_divided, local
+from babyllm.parallel.twin import readable, whole
 from babyllm.run_directory import step_name
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
 from babyllm.training import checkpoint
@@ -125,6 +128,14 @@ def watch_gathered(model: Model, found: dict[str, int]) -> None:
     model.layers[0].get_submodule("mlp").register_forward_hook(note)
 
 
+def left_by(state: TrainState, data: DataConfig) -> dict[str, Any]:
+    """The held-out loss of a run's model, made whole, and the digest of this rank's weights."""
+    with whole(state.model):
+        figures = perplexity(readable(state.model), open_pretraining_data(data).tokens, state.runtime, seq_len=16)
+    parts = [local(p.detach()).float().numpy().tobytes() for p in state.model.parameters()]
+    return {"held_out": figures["all/loss"], "digest": hashlib.sha256(b"".join(parts)).hexdigest()}
+
+
 def divided_run(
     runtime: Runtime,
     data: str,
@@ -143,8 +154,8 @@ def divided_run(
     if resume:
         checkpoint.load(state, Path(resume))
     losses: list[float] = []
-    whole: dict[str, int] = {}
-    watch_gathered(state.model, whole)
+    most: dict[str, int] = {}
+    watch_gathered(state.model, most)
     every = [
         recording(losses),
         Every(save_every, lambda state: checkpoint.save(state, Path(out), None, KEEP_ALL)),
@@ -163,7 +174,7 @@ def divided_run(
         "n_weights": sum(x.numel() for x in held),
         "n_moments": sum(x.numel() for x in moments),
         "n_gradients": sum(local(p.grad).numel() for p in state.model.parameters() if p.grad is not None),
-        "gathered": whole,
+        "gathered": most,
         "n_block": sum(x.numel() for x in state.model.layers[0].parameters()),
         "n_embedding": transformer_of(state.model).embed_tokens.weight.numel(),
         "empty": sum(not x.numel() for x in held),

@@ -13,7 +13,6 @@ import torch.distributed.tensor  # noqa: F401
 from training_fixtures import CPU, recording, stopping, tiny_config
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
-from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
@@ -24,12 +23,12 @@ from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import prepare
 from babyllm.parallel.tensors import local, whole_tensor
-from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime, seed_all, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.stages.pretraining_model import prepared_model
 from babyllm.training.state import Every, TrainState
+from tests.parallel.sharded_runs import left_by
 
 KEEP_ALL, END = 99, 10
 
@@ -90,17 +89,12 @@ def split_run(
         stopping(until),
     ]
     train(state, language_model, replace(tiny_config(Path(data)).plan, steps=END), every)
-    tokens = open_pretraining_data(tiny_config(Path(data)).data).tokens
-    with whole(state.model):
-        held_out = perplexity(readable(state.model), tokens, runtime, seq_len=16)
-    parts = [local(p.detach()).flatten() for p in state.model.parameters()]
     seen = {
         "losses": losses,
         "norms": norms,
         "tokens": state.tokens,
-        "held_out": held_out["all/loss"],
-        "n_weights": sum(len(part) for part in parts),
-        "digest": hashlib.sha256(torch.cat([part.float() for part in parts]).numpy().tobytes()).hexdigest(),
+        "n_weights": sum(local(p).numel() for p in state.model.parameters()),
+        **left_by(state, tiny_config(Path(data)).data),
         "unsplit": hashlib.sha256(local(state.model.embed_tokens.weight.detach()).numpy().tobytes()).hexdigest(),
     }
     Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")

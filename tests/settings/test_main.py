@@ -117,7 +117,34 @@ def test_a_wrong_command_is_told_in_one_line(argv: list[str], message: str) -> N
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without arguments, the commands and their arguments are listed."""
-    run([])
+    """--help lists the commands and their arguments."""
+    run(["--help"])
     out = capsys.readouterr().out
     assert all(name in out for name in ("generate RUN_DIR [PROMPT]", "inspect DIR_OR_FILE", "plan"))
+
+
+def test_without_arguments_the_next_step_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts, then a base model, then chats, then a chat model: each time the next command, with the paths there are."""
+    monkeypatch.chdir(tmp_path)
+    step = tmp_path / "runs" / "a" / "step_00000010"
+    made = {
+        "put .txt files": None,
+        "Next: babyllm pretrain --data.path='my novels'": (tmp_path / "my novels" / "1.txt", "text"),
+        "Next: babyllm generate runs/a": (step / "config.json", '{"architectures": ["LlamaForCausalLM"]}'),
+        "Next: babyllm sft --init_from=runs/a --data.path=chats.jsonl": (
+            tmp_path / "chats.jsonl",
+            '{"messages": []}\n',
+        ),
+        "Next: babyllm chat runs/a": (step / "tokenizer_config.json", '{"chat_template": ""}'),
+    }
+    for following, file in made.items():
+        if file:
+            file[0].parent.mkdir(parents=True, exist_ok=True)
+            file[0].write_text(file[1], encoding="utf-8")
+            (tmp_path / "runs").mkdir(exist_ok=True)
+            if step.parent.is_dir():
+                (step.parent / "config.yaml").touch()
+        run([])
+        assert following in capsys.readouterr().out
