@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flywheel_fixtures import records
+from stored_sessions import records
 
 from babyllm.recipes.sample_sft import ANSWERS, ASK, conversations, excerpts, wording
 from babyllm.text.personal.removal import without_personal

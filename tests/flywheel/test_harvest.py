@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flywheel_fixtures import answered, rated, records, scripted_judge, turns, write_log
+from fake_endpoint import faking, says
+from stored_sessions import answered, rated, records, turns, write_log
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
@@ -154,15 +155,15 @@ def test_a_judge_labels_and_attacks_do_not(tmp_path: Path) -> None:
         return f"thinking\ntask: question\ndifficulty: medium\nquality: {quality}\nsafety: safe"
 
     long = "好" * 300_000
-    with scripted_judge(reply) as (url, asked):
-        config = HarvestConfig(held_out=0.0, endpoint=EndpointConfig(url=url, model="judge", temperature=0.0))
+    with faking(lambda said, n: says(reply(said))) as judge:
+        config = HarvestConfig(held_out=0.0, endpoint=EndpointConfig(url=judge.url, model="judge", temperature=0.0))
         lines = [answered("r", "first question?", "the right answer"), answered("w", "second one?", "nonsense, sadly")]
         lines += [
             answered("x", "third?", attack),
             answered("l", "fourth?", f"{long}<script>alert(1)</script>\x00\x1b[31m"),
         ]
         out = harvested(tmp_path, *lines, config=config)
-        assert len(asked) == 4 and max(map(len, asked)) < 10_000
+        assert len(judge.asked) == 4 and max(map(len, judge.asked)) < 10_000
     assert [(one["id"], one["reason"], one["labels"]["by"]) for one in records(out / "sft.jsonl")] == [
         ("r#0", "judged good", "judge")
     ]

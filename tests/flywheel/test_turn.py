@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flywheel_fixtures import answered, rated, records, scripted_judge, write_log
+from fake_endpoint import faking, says
 from model_fixtures import Tiny, decisive
+from stored_sessions import answered, rated, records, write_log
 
 from babyllm.__main__ import run as babyllm
 from babyllm.chat.load import load_template
 from babyllm.endpoint.config import EndpointConfig
 from babyllm.errors import UserError
-from babyllm.flywheel.comparison import Compared, by_ratings, by_test, is_accepted
 from babyllm.flywheel.harvest_config import HarvestConfig
+from babyllm.flywheel.model_comparison import Compared, by_ratings, by_test, is_accepted
 from babyllm.flywheel.turn import Turn
 from babyllm.flywheel.turn_config import TurnConfig
 from babyllm.interop.huggingface import save_model
@@ -104,8 +105,8 @@ def test_a_turn_keeps_the_model_that_is_better(tmp_path: Path, current: Path) ->
             return "no label"
         return "Verdict: A" if prompt.index("OLD") < prompt.index("NEW") else "Verdict: B"
 
-    with scripted_judge(reply) as (url, _):
-        endpoint = EndpointConfig(url=url, model="judge", temperature=0.0)
+    with faking(lambda said, n: says(reply(said))) as judge:
+        endpoint = EndpointConfig(url=judge.url, model="judge", temperature=0.0)
         harvest = HarvestConfig(held_out=0.4, near=1.0, unrated="keep", endpoint=endpoint)
         config = TurnConfig(current=str(current), harvest=harvest)
         lines = [answered(str(i), f"{'ab'[i % 2] * 6} {i}?", "fine", session=str(i)) for i in range(40)]

@@ -118,7 +118,7 @@ def run(flags: Flags, directory: str) -> None:
     if not is_loopback(flags.host) and key is None:
         _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave out --host")
     if flags.log:
-        _note(f"what is said is stored in {flags.log} for {flags.log_days} days: tell the people who use this server")
+        _note(f"what is said is stored in {flags.log} for {flags.log_days} days: the people who use it have to agree")
     aliases = (flags.aliases,) if isinstance(flags.aliases, str) else tuple(flags.aliases)
     with start(flags.runtime) as runtime:
 
