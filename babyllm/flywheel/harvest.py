@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from babyllm.config.values import check, without_paths
+from babyllm.config.values import check
 from babyllm.documents import is_held_out
 from babyllm.files import fsync, write_bytes, write_json
 from babyllm.flywheel.anonymous import Anonymous
@@ -59,7 +59,7 @@ def harvest(directory: Path, out: Path, config: HarvestConfig) -> Report | None:
     deciding = {name: value for name, value in asdict(config).items() if name not in ("endpoint", "classifiers")}
     judge = {name: getattr(config.endpoint, name) for name in ("url", "model", "temperature", "seed", "body")}
     about = {"inputs": {str(directory): reader.digest}, "settings": deciding, "judge": judge}
-    about |= {"classifiers": without_paths(config.classifiers) if config.classifiers else {}}
+    about["classifiers"] = config.classifiers
     wanted: dict[str, Any] = json.loads(json.dumps(about))
     if is_done(out, made_with(out, SETTINGS, COMMIT), wanted):
         return None

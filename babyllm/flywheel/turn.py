@@ -55,10 +55,10 @@ class Turn:
         check(config, "")
         config.harvest.check()
         self._log, self._out, self._config, self._run = log, out, config, run
-        files = [*config.replayed, *config.added, *([config.test] if config.test else [])]
-        if missing := [file for file in [*files, *([config.train] if config.train else [])] if not Path(file).exists()]:
-            raise UserError(f"{missing[0]}: does not exist; check --replay, --also, --test and --train")
-        require_apart(out, [log, *map(Path, files)])
+        for name, files in config.files.items():
+            if missing := [file for file in files if not Path(file).exists()]:
+                raise UserError(f"--{name}: {missing[0]} does not exist")
+        require_apart(out, [log, *(Path(file) for files in config.files.values() for file in files)])
         known = self._known()
         # What the link names may have changed since: by this turn, after its verdict.
         self._old = Path(known["old"]) if known else Path(os.path.realpath(config.current))
@@ -101,8 +101,8 @@ class Turn:
                 self._is_trained,
                 f"train {self._old} for {config.epochs:g} epochs of what is new, "
                 + (
-                    f"with a share of {config.replay_share:g} of {', '.join(config.replayed)}"
-                    if config.replayed
+                    f"with a share of {config.replay_share:g} of {', '.join(config.files['replay'])}"
+                    if config.files["replay"] and config.replay_share
                     else "without old data (--replay), which it may then forget"
                 )
                 + f", to {out / RUN}",
@@ -171,32 +171,35 @@ class Turn:
     # ---- training
 
     def _train(self) -> None:
-        config, out = self._config, self._out
-        new = [str(out / HARVEST / SFT), *config.added]
-        n_new = sum(_count(Path(path)) for path in new)
+        config, out, given = self._config, self._out, self._config.files
+        sets: dict[str, dict[str, Any]] = {
+            NEW: {"path": [str(out / HARVEST / SFT), *given["also"]], "task": NEW},
+            "repaired": {"path": given["repaired"], "prompt": "prompt", "answer": "chosen", "task": NEW},
+            OLD: {"path": given["replay"] if config.replay_share else [], "task": OLD},
+        }
+        counts = {name: {path: _count(Path(path)) for path in one["path"]} for name, one in sets.items()}
+        n_new = sum(sum(counts[name].values()) for name in (NEW, "repaired"))
         if not n_new:
             raise UserError(
                 f"{out / HARVEST}: has no good answers to train on; collect more ratings, give a judge with "
                 "--harvest.endpoint.url, or conversations with --also"
             )
-        sets: dict[str, Any] = {
-            NEW: {"path": [os.path.abspath(path) for path in new if _count(Path(path))], "task": NEW}
-        }
-        if config.replayed:
-            sets[OLD] = {"path": [os.path.abspath(path) for path in config.replayed], "task": OLD}
+        for name, one in sets.items():
+            one["path"] = [os.path.abspath(path) for path in one["path"] if counts[name][path]]
+        sets = {name: one for name, one in sets.items() if one["path"]}
         write_bytes(out / "datasets.yaml", yaml.safe_dump(sets, allow_unicode=True, sort_keys=False).encode())
-        given = [f"--config={config.train}"] if config.train else []
-        share = 1 - config.replay_share if config.replayed else 1.0
+        settings = [f"--config={config.train}"] if config.train else []
+        share = 1 - config.replay_share if OLD in sets else 1.0
         flags = [
-            *given,
+            *settings,
             f"--run_dir={out / RUN}",
             f"--init_from={self._old}",
             f"--data.registry={out / 'datasets.yaml'}",
             f"--data.path={json.dumps(list(sets))}",
-            f"--plan.steps={self._steps(given, n_new / share)}",
+            f"--plan.steps={self._steps(settings, n_new / share)}",
             "--data.held_out=0.0",
         ]
-        flags += [f"--data.mix={json.dumps({NEW: share, OLD: 1 - share})}"] if config.replayed else []
+        flags += [f"--data.mix={json.dumps({NEW: share, OLD: 1 - share})}"] if OLD in sets else []
         self._run(["sft", *flags])
 
     def _steps(self, given: Sequence[str], n_rows: float) -> int:

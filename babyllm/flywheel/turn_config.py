@@ -18,8 +18,9 @@ class TurnConfig:
         replay: file or folder, or [several], of the conversations that the model was trained on before; they are mixed
             in, so that it forgets less.
         replay_share: share of the training that is replay.
-        also: file or folder, or [several], of further conversations to train on, such as those that `babyllm synth
-            repair` makes of bad cases.
+        also: file or folder, or [several], of further conversations to train on.
+        repaired: file or folder, or [several], of pairs whose chosen answers are trained on, such as those that
+            `babyllm synth repair` makes of bad cases.
         train: YAML file with settings of `babyllm sft`, such as plan.peak_lr; null takes the defaults.
         epochs: number of times that each new conversation is trained on.
         test: file of conversations whose last answers are right, for a comparison by task; null compares by none.
@@ -36,6 +37,7 @@ class TurnConfig:
     replay: PathText | list[PathText] = field(default_factory=list)
     replay_share: ShareBelow1 = 0.5
     also: PathText | list[PathText] = field(default_factory=list)
+    repaired: PathText | list[PathText] = field(default_factory=list)
     train: PathText | None = None
     epochs: Annotated[float, Limits(0, 1000, above=True)] = 2.0
     test: PathText | None = None
@@ -50,11 +52,7 @@ class TurnConfig:
         expand_paths(self)
 
     @property
-    def replayed(self) -> list[str]:
-        """The files and folders of `replay`."""
-        return [self.replay] if isinstance(self.replay, str) else list(self.replay)
-
-    @property
-    def added(self) -> list[str]:
-        """The files and folders of `also`."""
-        return [self.also] if isinstance(self.also, str) else list(self.also)
+    def files(self) -> dict[str, list[str]]:
+        """The files and folders that each flag names."""
+        given = {name: getattr(self, name) for name in ("replay", "also", "repaired", "test", "train")}
+        return {name: [value] if isinstance(value, str) else list(value or []) for name, value in given.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import faking, says
+from model_fixtures import Tiny
 from stored_sessions import answered, rated, records, turns, write_log
 
 from babyllm.chat.formats import FormatConfig
@@ -18,6 +19,10 @@ from babyllm.flywheel.answer_rules import is_refusal, is_repeated
 from babyllm.flywheel.harvest import harvest
 from babyllm.flywheel.harvest_config import HarvestConfig
 from babyllm.flywheel.labels.record_labels import labels_by_rules, language_of
+from babyllm.interop.huggingface import save_model
+from babyllm.model.heads import WithHead
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
 
 NONE_HELD_OUT = HarvestConfig(held_out=0.0)
 
@@ -170,6 +175,20 @@ def test_a_judge_labels_and_attacks_do_not(tmp_path: Path) -> None:
     bad = {one["id"]: one["reason"] for one in records(out / "bad.jsonl")}
     assert bad["w#0"] == "judged bad" and "x#0" not in bad and bad["l#0"] == "too long"
     assert "<script>" not in (out / "report.html").read_text("utf-8")
+
+
+def test_classifiers_label(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """A classifier's label replaces that of the rules; one of quality decides about what nobody has rated."""
+    for name, labels in (("tasks", ("alpha", "beta")), ("quality", ("5", "5.0"))):
+        (tmp_path / name).mkdir()
+        save_model(tmp_path / name, WithHead(Transformer(tiny(max_seq_len=64)), labels), tokenizer)
+        tokenizer.save(tmp_path / name)
+    chosen = {"task": str(tmp_path / "tasks"), "quality": str(tmp_path / "quality")}
+    lines = [answered("a", "a question that nobody has rated?", "its answer")]
+    out = harvested(tmp_path, *lines, config=HarvestConfig(held_out=0.0, classifiers=chosen))
+    (record,) = records(out / "sft.jsonl")
+    assert record["task"] in ("alpha", "beta") and record["reason"] == "judged good"
+    assert record["labels"] | {"quality": 5.0, "by": "classifier"} == record["labels"]
 
 
 def test_rules_find_faults_and_labels() -> None:

@@ -53,7 +53,15 @@ def settings(tmp_path: Path, current: Path, **more: Any) -> TurnConfig:
     old = tmp_path / "old.jsonl"
     old.write_text(json.dumps({"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "w"}]}))
     harvest = HarvestConfig(held_out=0.3, near=1.0)
-    known: dict[str, Any] = {"replay": str(old), "replay_share": 0.1, "train": str(config), "epochs": 8.0}
+    repaired = tmp_path / "repaired.jsonl"
+    repaired.write_text(json.dumps({"prompt": "aaaaaa bb?", "chosen": "x", "rejected": "zz"}))
+    known: dict[str, Any] = {
+        "replay": str(old),
+        "replay_share": 0.1,
+        "repaired": str(repaired),
+        "train": str(config),
+        "epochs": 8.0,
+    }
     return TurnConfig(current=str(current), harvest=harvest, max_new_tokens=4, answers=["x", "y"], **(known | more))
 
 
@@ -146,7 +154,7 @@ def test_wrong_settings_are_named(tmp_path: Path, current: Path) -> None:
     """A missing file, model or log, or an OUT with other files, is refused before anything is written."""
     log = log_of_users(tmp_path, 2)
     for config, why in (
-        (TurnConfig(current=str(current), replay="nowhere.jsonl"), "nowhere.jsonl: does not exist"),
+        (TurnConfig(current=str(current), replay="nowhere.jsonl"), "--replay: nowhere.jsonl does not exist"),
         (TurnConfig(current=str(tmp_path / "none")), "none: does not exist"),
     ):
         with pytest.raises(UserError, match=why):

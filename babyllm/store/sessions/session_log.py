@@ -90,7 +90,6 @@ class SessionLog:
                 raise UserError(f"--log={directory}: another server stores sessions there; choose another directory")
             self._key = self._read_key()
             self._prune()
-            self._append(b"")
         except OSError as error:
             self._held.close()
             raise UserError(f"--log={directory}: cannot be written ({error.strerror})") from None
@@ -173,11 +172,7 @@ class SessionLog:
         if self._file is None or is_full or _day(self._file) != day:
             number = max((_number(file) for file in session_files(self._directory) if _day(file) == day), default=0) + 1
             self._file, self._size = self._directory / f"sessions-{day}-{number:06d}.jsonl", 0
-            if content:
-                self._prune(len(content))
-        if not content:
-            self._file = None
-            return
+            self._prune(len(content))
         descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             before = os.fstat(descriptor).st_size
