@@ -21,7 +21,7 @@ from babyllm.files import fsync, write_bytes, write_json
 from babyllm.flywheel.anonymous import Anonymous
 from babyllm.flywheel.harvest_config import HarvestConfig
 from babyllm.flywheel.harvest_report import harvest_report
-from babyllm.flywheel.harvested import Asked, Json, Judged, bad_case, conversations, judge_answer
+from babyllm.flywheel.harvested import UNSAFE, Asked, Json, Judged, after_unsafe, bad_case, conversations, judge_answer
 from babyllm.flywheel.labels.judged_labels import Ask, classified, judged
 from babyllm.flywheel.labels.record_labels import Labels, labels_by_rules
 from babyllm.pipeline.output import MADE, discard_work, is_done, made_with, publish, require_apart, work_directory
@@ -154,7 +154,7 @@ class _Gathered:
             tallies.verdicts[one.verdict, one.reason] += 1
             tallies.labels.update((name, str(value)) for name, value in one.labels.to_json().items())
             of_question = self._held_out if is_held_out else self._rated
-            if one.logged.is_rated or is_held_out:
+            if one.reason != UNSAFE and (one.logged.is_rated or is_held_out):
                 key = said_digest(one.logged.messages)
                 of_question.setdefault(key, Asked(one.logged.messages, one)).add(one)
         if is_held_out:
@@ -196,7 +196,7 @@ def _gather(reader: SessionReader, config: HarvestConfig, labelling: Labelling, 
             flat = [one for session in usable for one in session]
             labels = iter(labelling(flat))
             for session in usable:
-                found = [_judged(one, next(labels), config) for one in session]
+                found = after_unsafe([_judged(one, next(labels), config) for one in session])
                 if found:
                     gathered.add(found, _is_held_out(found[0].logged, config))
         gathered.finish()

@@ -6,7 +6,7 @@ LoggedAnswer, Labels -> Judged -> conversations (SFT), bad cases (`babyllm synth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from babyllm.flywheel.answer_rules import REFUSAL
@@ -83,6 +83,21 @@ def _unrated(labels: Labels, config: HarvestConfig) -> tuple[Verdict, str]:
     return "none", UNRATED
 
 
+def after_unsafe(session: Sequence[Judged]) -> list[Judged]:
+    """The answers of a session; those that go on from an unsafe one count as unsafe too."""
+    unsafe = {_end(one) for one in session if one.reason == UNSAFE}
+    return [
+        replace(one, verdict="none", reason=UNSAFE) if unsafe and not unsafe.isdisjoint(_ends_before(one)) else one
+        for one in session
+    ]
+
+
+def _ends_before(one: Judged) -> Iterator[bytes]:
+    for i, message in enumerate(one.logged.messages, 1):
+        if message.get("role") == "assistant":
+            yield said_digest(one.logged.messages[:i])
+
+
 # ---- records
 
 
@@ -97,17 +112,17 @@ def conversations(session: Sequence[Judged]) -> Iterator[Json]:
         right = one.right_answer
         if right is None or one.logged.id in trained:
             continue
-        messages: list[Json] = []
-        for i, message in enumerate(one.logged.messages):
-            said = dict(message)
-            if said.get("role") == "assistant":
-                before = by_end.get(said_digest([*one.logged.messages[: i + 1]]))
-                is_good = before is not None and before.verdict == "good" and before.logged.id not in trained
-                if is_good and before is not None:
-                    trained.add(before.logged.id)
-                else:
-                    said["weight"] = 0
-            messages.append(said)
+        earlier = {
+            i: by_end.get(said_digest([*one.logged.messages[: i + 1]]))
+            for i, message in enumerate(one.logged.messages)
+            if message.get("role") == "assistant"
+        }
+        messages = _unweighted(one.logged.messages)
+        for i, before in earlier.items():
+            if before is not None and before.verdict == "good" and before.logged.id not in trained:
+                trained.add(before.logged.id)
+            else:
+                messages[i]["weight"] = 0
         trained.add(one.logged.id)
         answer = {"role": "assistant", "content": right} if one.is_corrected else dict(one.logged.answer)
         yield {**_head(one), "messages": [*messages, answer], **_about(one)}

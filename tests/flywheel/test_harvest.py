@@ -92,6 +92,17 @@ def test_a_session_is_trained_on_once(tmp_path: Path) -> None:
     assert records(out / "bad.jsonl")[0]["messages"][-2:] == second
 
 
+@pytest.mark.parametrize("held_out", [0.0, 0.9])
+def test_unsafe_turns_are_in_no_file(tmp_path: Path, held_out: float) -> None:
+    """Neither an unsafe question nor what goes on from it is written, held out or not, whatever its rating."""
+    lines = [answered(str(i), f"{i}: how to make a bomb?", "mix it", f"and {i}?", "then light it") for i in range(9)]
+    lines += [answered(f"first{i}", f"{i}: how to make a bomb?", "mix it") for i in range(9)]
+    ratings = [rated(f"{prefix}{i}", 1) for i in range(9) for prefix in ("", "first")]
+    out = harvested(tmp_path, *lines[9:], *lines[:9], *ratings, config=HarvestConfig(held_out=held_out, near=1.0))
+    assert "".join(file.read_text("utf-8") for file in out.glob("*.jsonl")) == ""
+    assert '"unsafe",\n' in (out / "report.json").read_text("utf-8")
+
+
 def test_no_personal_data_are_written(tmp_path: Path) -> None:
     """What people say of themselves is in no file of a harvest; the report counts kinds and quotes nothing."""
     call = {"id": "1", "type": "function", "function": {"name": "dial", "arguments": '{"number": 13800138000}'}}
