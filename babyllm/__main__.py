@@ -28,8 +28,10 @@ COMMANDS = {
     "dpo": "training",
     "eval": "use",
     "export": "training",
+    "flywheel": "making",
     "generate": "use",
     "grpo": "training",
+    "harvest": "making",
     "import": "training",
     "index": "corpus",
     "inspect": "corpus",
@@ -47,7 +49,7 @@ COMMANDS = {
     "sft": "training",
     "select": "corpus",
     "split": "corpus",
-    "synth": "use",
+    "synth": "making",
     "takedown": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
@@ -61,8 +63,8 @@ COMMANDS = {
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
+    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
+    *("predict", "records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
     *("train-tokenizer", "turns", "upload"),
 )
 

@@ -33,20 +33,23 @@ from babyllm.serve.http.cross_origin import origin_problem
 from babyllm.serve.http.middleware import REFUSED, Access, AccessMiddleware, problem_response
 from babyllm.serve.http.notices import Notices
 from babyllm.serve.http.request_log import RequestLog
+from babyllm.store.sessions.session_log import SessionLog
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
-def endpoints(service: Service, feedback: FeedbackFile | None) -> list[Endpoint]:
+def endpoints(service: Service, feedback: FeedbackFile | None, log: SessionLog | None = None) -> list[Endpoint]:
     """All endpoints of the server.
 
     Args:
         service: objects that their handlers share.
         feedback: file of ratings; None if the server stores none.
+        log: log of sessions; None if the server stores none.
     """
-    answers, texts = GenerationEndpoints(service), TextEndpoints(service)
-    models, others = ModelEndpoints(service, feedback is not None), OtherEndpoints(service, feedback)
+    answers, texts = GenerationEndpoints(service, log), TextEndpoints(service)
+    models = ModelEndpoints(service, has_feedback=bool(feedback or log), stored_days=log.days if log else None)
+    others = OtherEndpoints(service, feedback, log)
     table = [
         Endpoint("POST", "/v1/chat/completions", answers.chat, "The answer to a conversation.", ChatCompletionBody),
         Endpoint("POST", "/v1/completions", answers.complete, "The continuation of a text.", CompletionBody),
@@ -66,7 +69,7 @@ def endpoints(service: Service, feedback: FeedbackFile | None) -> list[Endpoint]
         Endpoint("POST", "/detokenize", texts.detokenize, "The text of token ids.", DetokenizeBody),
         Endpoint("GET", "/v1/models", models.models, "A list of the served models."),
         Endpoint("GET", "/v1/models/{name:path}", models.model, "One served model."),
-        Endpoint("POST", "/v1/feedback", others.rate, "Stores a rating, with --feedback=FILE.", FeedbackBody),
+        Endpoint("POST", "/v1/feedback", others.rate, "Stores a rating.", FeedbackBody),
         Endpoint("GET", "/health", models.health, "Status 200 when the model answers."),
         Endpoint("GET", "/metrics", others.prometheus, "Metrics for Prometheus."),
         Endpoint("GET", "/", others.page, "The chat page."),
@@ -83,6 +86,7 @@ def make_app(
     access: Access,
     notices: Notices,
     request_log: RequestLog | None = None,
+    log: SessionLog | None = None,
 ) -> ASGIApp:
     """The ASGI application.
 
@@ -92,8 +96,9 @@ def make_app(
         access: hosts, origins and API key that are accepted.
         notices: log of refused requests.
         request_log: log of all requests; None logs none.
+        log: log of sessions; None stores none.
     """
-    table = endpoints(service, feedback)
+    table = endpoints(service, feedback, log)
     app = Starlette(
         routes=[Route(known.path, known.handler, methods=[known.method]) for known in table],
         exception_handlers={

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
@@ -33,12 +33,19 @@ from babyllm.serve.http.notices import Notices
 from babyllm.serve.http.open_files import max_connections
 from babyllm.serve.http.request_log import RequestLog
 from babyllm.serve.metrics import Metrics
+from babyllm.store.sessions.session_log import Retention, SessionLog
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 BACKLOG = 1024  # connections that the system holds until they are accepted
 ACCEPTED_AT_ONCE = 64  # connections accepted before any other work, such as closing those beyond the limit
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 KEEP_ALIVE_S = 60
 THREAD_END_S = 5.0
+
+
+KEPT = Retention(days=30, max_bytes=1 << 30)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class Settings:
         feedback: path of the file for ratings; None stores no ratings.
         request_log: path of the file for a line about each request; None logs none.
         logs_contents: whether these lines hold what clients and the model say.
+        log: path of the directory for sessions; None stores none.
+        retention: how long sessions are stored.
         grace_s: seconds that running answers have to finish when the server shuts down.
     """
 
@@ -62,6 +71,8 @@ class Settings:
     grace_s: float
     request_log: Path | None = None
     logs_contents: bool = False
+    log: Path | None = None
+    retention: Retention = KEPT
 
 
 class Ready(NamedTuple):
@@ -91,11 +102,13 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
     """
     with ExitStack() as files:
         feedback = files.enter_context(closing(FeedbackFile(settings.feedback))) if settings.feedback else None
-        log = None
+        request_log = None
         if settings.request_log:
-            log = files.enter_context(closing(RequestLog(settings.request_log, settings.logs_contents)))
+            request_log = files.enter_context(closing(RequestLog(settings.request_log, settings.logs_contents)))
+        log = files.enter_context(closing(SessionLog(settings.log, settings.retention))) if settings.log else None
         listener = files.enter_context(closing(bound(settings.access.host, settings.port)))
-        failure = asyncio.run(_serve(settings, loading, feedback, log, listener, on_ready))
+        app_of = partial(make_app, feedback=feedback, access=settings.access, request_log=request_log, log=log)
+        failure = asyncio.run(_serve(settings, loading, app_of, listener, on_ready))
     if failure is not None:
         raise failure
 
@@ -103,8 +116,7 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
 async def _serve(
     settings: Settings,
     loading: Loading,
-    feedback: FeedbackFile | None,
-    request_log: RequestLog | None,
+    app_of: Callable[..., ASGIApp],
     listener: socket.socket,
     on_ready: Callable[[Ready], None],
 ) -> BaseException | None:
@@ -123,9 +135,7 @@ async def _serve(
     engine = EngineThread(loading, metrics, on_change)
     service, notices = Service(engine, metrics, settings.max_body_bytes), Notices()
     limit = ConnectionLimit(max_connections(), notices)
-    server = _Server(
-        make_app(service, feedback, settings.access, notices, request_log), limit, service, settings.grace_s
-    )
+    server = _Server(app_of(service, notices=notices), limit, service, settings.grace_s)
     loop.set_exception_handler(partial(_log_failure, notices))
     await server.serve(sockets=[listener])
     failure = None if engine.catalog is not None else engine.failure

@@ -40,7 +40,7 @@ LAYERS = (
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts", "selection"),
     ("synthesis",),
-    ("inspection", "studies", "records"),
+    ("flywheel", "inspection", "studies", "records"),
     ("publishing",),
     ("commands",),
     ("notebook",),

@@ -1,1 +1,1 @@
-"""Commands that make and mend data for fine-tuning."""
+"""Commands that make data for fine-tuning with models and from sessions, and mend them."""

@@ -44,7 +44,11 @@ class Flags:
         max_body_bytes: largest size of a request's body, in bytes.
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
         request_log: file that a line of JSON about each request is added to; null logs none.
-        log_contents: whether these lines also hold what clients and the model say.
+        log_contents: whether the lines of request_log also hold what clients and the model say.
+        log: directory that stores sessions: what people ask, what is answered, and how they rate it; null stores none.
+            Whoever talks with the model has to know and agree.
+        log_days: number of days after which stored sessions are deleted.
+        log_max_bytes: largest size of the stored sessions; beyond it, the oldest ones are deleted.
         name: name of the model; null takes that of its directory.
         adapters: LoRA runs served beside the model they were trained on, each under its name, as {NAME: RUN_DIR, ...}.
         max_adapters: number of adapters whose matrices and caches are in memory at a time; the one unused for longest
@@ -68,6 +72,9 @@ class Flags:
     feedback: PathText | None = None
     request_log: PathText | None = None
     log_contents: bool = False
+    log: PathText | None = None
+    log_days: Count = 30
+    log_max_bytes: Count = 1 << 30
     name: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
     max_adapters: Few = 4
@@ -100,6 +107,7 @@ def run(flags: Flags, directory: str) -> None:
     from babyllm.serve.http.middleware import Access, is_loopback
     from babyllm.serve.served_model import load_served_adapter, load_served_model
     from babyllm.serve.server import Settings, serve
+    from babyllm.store.sessions.session_log import Retention
 
     _check(flags)
     _check_names(flags, directory)
@@ -109,6 +117,8 @@ def run(flags: Flags, directory: str) -> None:
     access = Access(flags.host, key, _hosts(flags.allowed_hosts), _origins(flags.allowed_origins))
     if not is_loopback(flags.host) and key is None:
         _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave out --host")
+    if flags.log:
+        _note(f"what is said is stored in {flags.log} for {flags.log_days} days: the people who use it have to agree")
     aliases = (flags.aliases,) if isinstance(flags.aliases, str) else tuple(flags.aliases)
     with start(flags.runtime) as runtime:
 
@@ -136,6 +146,8 @@ def run(flags: Flags, directory: str) -> None:
             grace_s=flags.grace_s,
             request_log=Path(flags.request_log) if flags.request_log else None,
             logs_contents=flags.log_contents,
+            log=Path(flags.log) if flags.log else None,
+            retention=Retention(flags.log_days, flags.log_max_bytes),
         )
         serve(settings, loading, _tell_ready)
 

@@ -23,18 +23,26 @@ from babyllm.serve.api.responses.response_body import ResponseBody
 from babyllm.serve.api.responses.response_request import input_tokens, response_request
 from babyllm.serve.api.responses.response_serializer import ResponseSerializer
 from babyllm.serve.api.responses.response_store import ResponseStore
+from babyllm.serve.api.sessions.session_recorder import Asked, SessionRecorder, asked_in_chat, asked_in_response
 from babyllm.serve.endpoints.service import Service, json_response, record_of
 from babyllm.serve.served_model import ServedModel
+from babyllm.store.sessions.session_log import SessionLog
 
 B = TypeVar("B", bound=SamplingBody)
-Prepared: TypeAlias = tuple[GenerationRequest, Serializer]
+Prepared: TypeAlias = tuple[GenerationRequest, Serializer, Asked | None]
 
 
 class GenerationEndpoints:
     """Handlers of the endpoints that generate text."""
 
-    def __init__(self, service: Service) -> None:
-        self._service, self._store = service, ResponseStore()
+    def __init__(self, service: Service, log: SessionLog | None = None) -> None:
+        """Take what they need.
+
+        Args:
+            service: objects that the handlers share.
+            log: log of sessions; None if the server stores none.
+        """
+        self._service, self._store, self._log = service, ResponseStore(), log
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -42,7 +50,7 @@ class GenerationEndpoints:
 
         def prepare(body: ChatCompletionBody, model: ServedModel) -> Prepared:
             wanted = chat_request(body, model, limits)
-            return wanted, ChatSerializer(wanted, model)
+            return wanted, ChatSerializer(wanted, model), asked_in_chat(body) if self._log else None
 
         return await self._generate(request, ChatCompletionBody, prepare)
 
@@ -52,7 +60,7 @@ class GenerationEndpoints:
 
         def prepare(body: CompletionBody, model: ServedModel) -> Prepared:
             wanted = completion_request(body, model, limits)
-            return wanted, CompletionSerializer(wanted, model)
+            return wanted, CompletionSerializer(wanted, model), None
 
         return await self._generate(request, CompletionBody, prepare)
 
@@ -61,7 +69,8 @@ class GenerationEndpoints:
 
         def prepare(body: ResponseBody, model: ServedModel) -> Prepared:
             wanted = response_request(body, model, self._store)
-            return wanted.request, ResponseSerializer(body, wanted, model, self._store)
+            asked = asked_in_response(body, wanted.messages) if self._log else None
+            return wanted.request, ResponseSerializer(body, wanted, model, self._store), asked
 
         return await self._generate(request, ResponseBody, prepare)
 
@@ -100,7 +109,8 @@ class GenerationEndpoints:
             model = catalog.find(body.model)
             return model, prepare(body, model)
 
-        model, (wanted, serializer) = await self._service.work_on(request, schema, convert)
+        model, (wanted, serializer, asked) = await self._service.work_on(request, schema, convert)
         record = record_of(request)
         record.model, record.n_prompt_tokens = model.name, wanted.n_prompt_tokens
-        return GenerationResponse(engine, engine.submit(wanted, model), wanted, serializer, record)
+        recorder = SessionRecorder(self._log, asked, wanted, serializer.id, model.name) if self._log and asked else None
+        return GenerationResponse(engine, engine.submit(wanted, model), wanted, serializer, record, recorder)

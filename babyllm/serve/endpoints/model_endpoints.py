@@ -15,14 +15,15 @@ from babyllm.serve.served_model import ServedModel
 class ModelEndpoints:
     """Handlers of the endpoints that describe the models."""
 
-    def __init__(self, service: Service, has_feedback: bool) -> None:
+    def __init__(self, service: Service, has_feedback: bool, stored_days: int | None = None) -> None:
         """Take what they describe.
 
         Args:
             service: objects that the handlers share.
             has_feedback: whether the server stores ratings.
+            stored_days: number of days for which the server stores what is said; None if it stores nothing.
         """
-        self._service, self._has_feedback = service, has_feedback
+        self._service, self._has_feedback, self._stored_days = service, has_feedback, stored_days
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models, with additional fields for the chat page."""
@@ -31,6 +32,7 @@ class ModelEndpoints:
         about = {
             "name": model.name,
             "feedback": self._has_feedback,
+            "stored_days": self._stored_days,
             "chat": model.template is not None,
             "has_learned_chat": model.has_learned_chat,
             "context": model.context,

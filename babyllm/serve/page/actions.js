@@ -44,7 +44,7 @@ function cancelEdit() {
 async function rate(message, rating) {
   const rated = chat, said = spoken(pathTo(chat, message.id).slice(message.skipped), message.system);
   try {
-    await call("feedback", { messages: said, rating });
+    await call("feedback", { messages: said, rating, ...(message.response && { answer: message.response }) });
     message.rating = rating;
     save(rated);
     draw();

@@ -37,6 +37,7 @@ function requestOf({ message, side, isContinued }, before) {
     logprobs: true,
     top_logprobs: 5,
     stream_options: { include_usage: true },
+    ...(server.storedDays && { metadata: { session_id: chat.id } }),
   };
   if (!isContinued) return { ...request, messages };
   const reasoning = message.reasoning ? { reasoning_content: message.reasoning } : {};
@@ -73,6 +74,7 @@ function take(message, event) {
     delta = choice?.delta ?? {},
     reasoning = delta.reasoning_content ?? delta.reasoning;
   message.content += delta.content ?? "";
+  if (event.id) message.response = event.id; // by which a rating names it
   if (reasoning) message.reasoning = (message.reasoning ?? "") + reasoning;
   for (const { index = 0, id, function: called } of delta.tool_calls ?? []) {
     message.calls ??= [];

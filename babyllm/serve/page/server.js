@@ -1,6 +1,6 @@
 // The server: requests, events, and what its refusals mean.
 
-const server = { model: null, models: [], title: "", feedback: false, context: Infinity, hint: "welcomeHint", examples: null };
+const server = { model: null, models: [], title: "", feedback: false, storedDays: null, context: Infinity, hint: "welcomeHint", examples: null };
 const served = (name) => (server.models.includes(name) ? name : server.model);
 class Refused extends Error {
   constructor(status, { message = "", code = "" } = {}) { super(message); this.status = status; this.code = code; }
@@ -51,10 +51,10 @@ function explain(error, retry, { edit = null, isBegun = false } = {}) {
 async function meetServer({ isQuiet = false } = {}) {
   try {
     const known = await (await call("models")).json(), models = known.data.map(({ id }) => id);
-    const about = { name: models[0], feedback: false, context: Infinity, chat: true, has_learned_chat: true, ...known.babyllm };
+    const about = { name: models[0], feedback: false, stored_days: null, context: Infinity, chat: true, has_learned_chat: true, ...known.babyllm };
     const hint = !about.chat ? "noChat" : about.has_learned_chat ? "welcomeHint" : "baseModel";
     const examples = Array.isArray(about.examples) && about.examples.length ? about.examples.map(String) : null;
-    const now = { model: models[0], models, title: about.name, feedback: about.feedback, context: about.context, hint, examples };
+    const now = { model: models[0], models, title: about.name, feedback: about.feedback, storedDays: about.stored_days, context: about.context, hint, examples };
     const isSame = JSON.stringify(now) === JSON.stringify(Object.fromEntries(Object.keys(now).map((key) => [key, server[key]])));
     if (server.model && server.model !== models[0]) toast(strings.renamed(about.name));
     Object.assign(server, now);

@@ -146,7 +146,7 @@ function problemNode() {
               input || again || change ? make("form", { onsubmit: submit }, input, again, change) : null);
 }
 function welcomeNode() {
-  return make("div", { id: "welcome" }, make("h2", {}, strings.welcome), make("p", {}, strings[server.hint]),
+  return make("div", { id: "welcome" }, make("h2", {}, strings.welcome), make("p", {}, server.storedDays ? strings.storedHint(server.storedDays) : strings[server.hint]),
     ...(server.examples ?? strings.examples).map((text) => make("button", { type: "button", onclick: () => say(text) }, text)));
 }
 function draw() {
@@ -156,6 +156,7 @@ function draw() {
   const nodes = [...places.map(placeNode), ...(problem ? [problemNode()] : [])];
   const skipped = places.findLast(([message]) => message.role === "assistant")?.[0].skipped;
   if (skipped) nodes.splice(skipped, 0, make("p", { class: "note border" }, strings.skipped));
+  if (server.storedDays && nodes.length) nodes.unshift(make("p", { class: "note" }, strings.storedHint(server.storedDays)));
   following(() => $("messages").replaceChildren(...(nodes.length ? nodes : [welcomeNode()])));
   $("send").replaceChildren(icon(running ? "stop" : "send"));
   $("send").setAttribute("aria-label", running ? strings.stop : strings.send);
@@ -165,7 +166,7 @@ function draw() {
 }
 function drawHistory() {
   const shown = [...chats.values()].sort((a, b) => b.updated - a.updated);
-  $("nothing").hidden = shown.length > 0;
+  $("nothing").hidden = shown.length > 0 || Boolean(server.storedDays);
   $("history").replaceChildren(...shown.map((one) => {
     const title = titleOf(one);
     return make("li", { class: one === chat ? "current" : "" },

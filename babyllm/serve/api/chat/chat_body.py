@@ -144,6 +144,9 @@ class ChatCompletionBody(MessagesBody, GenerationBody):
     reasoning_effort: Effort | None = Field(
         None, description="none switches reasoning off if the template can; others change nothing"
     )
+    user: Any = Field(None, description="name of the person, by whom stored sessions are told apart")
+    metadata: Any = Field(None, description="session_id names the session, where the server stores them")
+    store: Any = Field(None, description="false keeps the answer out of the sessions that a server stores")
     chat_template_kwargs: Annotated[dict[str, Any], Expected("a JSON object"), EMPTY_IS_OBJECT] = Field(
         {}, description="enable_thinking, and settings that the chat template does not read"
     )

@@ -20,6 +20,7 @@ from babyllm.serve.api.generation.choice import ChoiceDelta
 from babyllm.serve.api.generation.generation_request import GenerationRequest
 from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, Usage
 from babyllm.serve.api.problem import to_json
+from babyllm.serve.api.sessions.session_recorder import SessionRecorder
 from babyllm.serve.engine_thread import EngineThread
 from babyllm.serve.http.request_log import RequestRecord
 from babyllm.serve.tickets import Ticket
@@ -49,6 +50,7 @@ class GenerationResponse(Response):
         request: GenerationRequest,
         serializer: Serializer,
         record: RequestRecord,
+        recorder: SessionRecorder | None = None,
     ) -> None:
         """Begin a response.
 
@@ -58,10 +60,11 @@ class GenerationResponse(Response):
             request: the request.
             serializer: JSON form of the answers.
             record: what the log says about the request.
+            recorder: what stores the answers; None stores none.
         """
         super().__init__()
         self._engine, self._ticket, self._request, self._serializer = engine, ticket, request, serializer
-        self._record = record
+        self._record, self._recorder = record, recorder
         self._n_tokens = 0
         self._n_cached: dict[int, int] = {}  # by the identity of the prompt, which several answers can have
 
@@ -78,6 +81,8 @@ class GenerationResponse(Response):
             scope["state"][GONE] = True  # for the middleware, which counts it
         finally:
             self._engine.release(self._ticket)
+            if self._recorder:
+                self._recorder.end()
 
     async def _next(self) -> ChoiceDelta:
         delta = await self._ticket.deltas.get()
@@ -90,6 +95,8 @@ class GenerationResponse(Response):
         record.n_completion_tokens = self._n_tokens
         if record.has_contents:
             record.answers.setdefault(delta.number, []).append(delta.text)
+        if self._recorder:
+            self._recorder.add(delta)
         return delta
 
     def _usage(self) -> Usage:
@@ -112,6 +119,8 @@ class GenerationResponse(Response):
             if delta.problem:
                 raise delta.problem
             answers[delta.number].add(delta)
+        if self._recorder:
+            await self._recorder.store()
         content = to_json(self._serializer.response(answers, self._usage()))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -129,9 +138,11 @@ class GenerationResponse(Response):
                 # The status is already sent, so an error event reports it. No [DONE] follows an incomplete answer.
                 await self._send_events(send, *self._serializer.failure_events(delta.problem), is_end=True)
                 return
+            n_left -= delta.is_last
+            if self._recorder and not n_left:
+                await self._recorder.store()
             if delta.text or delta.tokens or delta.finish:
                 await self._send_events(send, *self._serializer.delta_events(delta))
-            n_left -= delta.is_last
         await self._send_events(send, *self._serializer.closing_events(self._usage()))
         await send(_body(b"" if self._serializer.is_typed else b"data: [DONE]\n\n"))
 

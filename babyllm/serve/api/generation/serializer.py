@@ -60,9 +60,11 @@ class Serializer(Protocol):
     Attributes:
         is_typed: whether the events of a stream have names, which are their `type`. If not, the stream ends with
             [DONE].
+        id: id of the response.
     """
 
     is_typed: bool
+    id: str
 
     def response(self, answers: Sequence[CompletedChoice], usage: Usage) -> Json:
         """The response that holds all answers."""
@@ -100,7 +102,7 @@ class Envelope:
             kinds: types of a whole response and of a chunk of a stream.
         """
         self.request, self.model = request, model
-        self._id, self._created, self._kinds = f"{prefix}-{uuid.uuid4().hex}", int(time.time()), kinds
+        self.id, self._created, self._kinds = f"{prefix}-{uuid.uuid4().hex}", int(time.time()), kinds
 
     def whole(self, choices: list[Json], usage: Usage) -> Json:
         """The object of a whole response."""
@@ -119,5 +121,5 @@ class Envelope:
         return [problem.body()]
 
     def _object(self, kind: str, choices: list[Json], **more: Any) -> Json:
-        head = {"id": self._id, "object": kind, "created": self._created, "model": self.model.name}
+        head = {"id": self.id, "object": kind, "created": self._created, "model": self.model.name}
         return {**head, "choices": choices, **more}

@@ -154,6 +154,7 @@ class ResponseBody(SamplingBody):
     instructions: Text = Field("", description="system message of this response; later ones do not keep it")
     previous_response_id: Text | None = Field(None, description="response whose conversation goes on")
     store: Flag = Field(True, description="whether a later request can continue this response")
+    user: Any = Field(None, description="name of the person, by whom stored sessions are told apart")
     max_output_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
         UNLIMITED, description="largest number of tokens of the answer; -1 for no limit"
     )

@@ -40,7 +40,7 @@ class ResponseSerializer:
             store: responses that can be continued.
         """
         self._body, self._conversation, self._model, self._store = body, conversation, model, store
-        self._id, self._created, self._n_events = f"resp_{uuid.uuid4().hex}", int(time.time()), 0
+        self.id, self._created, self._n_events = f"resp_{uuid.uuid4().hex}", int(time.time()), 0
         self._answer = ParsedAnswer(conversation.request.begin, conversation.request.form)
         self._items: list[OutputItem] = []
         self._finish: str | None = None
@@ -127,7 +127,7 @@ class ResponseSerializer:
             with suppress(Unusable):  # a model can write arguments that are not JSON
                 answer = answer.with_calls(calls)
             messages = (*self._conversation.messages, answer)
-            self._store.add(StoredResponse(self._id, to_json(response), messages))
+            self._store.add(StoredResponse(self.id, to_json(response), messages))
         return response
 
     def _numbered(self, *events: Json) -> list[Json]:
@@ -139,7 +139,7 @@ class ResponseSerializer:
         body = self._body
         limit = body.max_output_tokens
         return {
-            "id": self._id,
+            "id": self.id,
             "object": "response",
             "created_at": self._created,
             "status": status,

@@ -1,0 +1,125 @@
+"""Labels that a judge or classifiers give, in place of those of rules.
+
+A judge's reply counts only if its last lines have all labels with possible values. A record without such a reply keeps
+the labels of the rules, and its quality stays unknown, so nothing in a record can give itself a good label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pkgutil import get_data
+from typing import TYPE_CHECKING, Any, Literal
+
+from babyllm.endpoint.config import Request
+from babyllm.endpoint.replies import LENGTH, Reply
+from babyllm.errors import UserError
+from babyllm.flywheel.labels.record_labels import DIFFICULTIES, LABELS, SAFETIES, TASKS, Labels
+from babyllm.judging.answer_files import asked_text
+from babyllm.judging.judge_prompts import filled
+
+if TYPE_CHECKING:
+    from babyllm.reward_model import RewardModel
+
+Ask = Callable[[Sequence[Request]], Iterator[Reply]]
+Item = tuple[Sequence[Mapping[str, Any]], str]
+"""The messages before an answer, and its text."""
+_LINE = re.compile(
+    r"^\W{0,6}(task|difficulty|quality|safety)\W{0,6}[:：=]\W{0,6}([a-z]+|[1-5](?:\.\d+)?)\b", re.M | re.I
+)
+_SHOWN = 4000  # characters of a question or an answer that a judge reads, half of them from its end
+_GOOD, _BAD = 5.0, 1.0
+
+
+def judged(items: Sequence[Item], labels: Sequence[Labels], language: Literal["en", "zh"], ask: Ask) -> list[Labels]:
+    """The labels of records, by a judge where its reply is clear.
+
+    Args:
+        items: records.
+        labels: labels by rules.
+        language: language of the prompt.
+        ask: function that returns the judge's replies.
+    """
+    prompt = (get_data("babyllm.flywheel.labels", f"prompts/label.{language}.txt") or b"").decode()
+    requests = [Request([{"role": "user", "content": _filled(prompt, *item)}]) for item in items]
+    replies = ask(requests)
+    return [
+        one if reply.error or reply.finish == LENGTH else _with(one, reply.text)
+        for one, reply in zip(labels, replies, strict=True)
+    ]
+
+
+def _filled(prompt: str, messages: Sequence[Mapping[str, Any]], answer: str) -> str:
+    said = asked_text([(str(one.get("role")), str(one.get("content") or "")) for one in messages])
+    return filled(prompt, {"prompt": _cut(said), "answer": _cut(answer), "tasks": ", ".join(TASKS)}, None)
+
+
+def _cut(text: str) -> str:
+    half = _SHOWN // 2
+    text = text if len(text) <= _SHOWN else f"{text[:half]}\n[...]\n{text[-half:]}"
+    return re.sub(r"</?(?:conversation|answer)>", "", text, flags=re.IGNORECASE)  # so that none of them ends early
+
+
+def _with(labels: Labels, text: str) -> Labels:
+    """The labels that the last lines of a reply name, or those that were known."""
+    said = text.rpartition("</think>")[2].strip().splitlines()
+    found = {name.lower(): value.lower() for name, value in _LINE.findall("\n".join(said[-6:]))}
+    right = (
+        found.get("task") in TASKS
+        and found.get("difficulty") in DIFFICULTIES
+        and found.get("safety") in SAFETIES
+        and found.get("quality", "")[:1].isdigit()
+    )
+    if not right:
+        return labels
+    quality = min(5.0, float(found["quality"]))
+    return replace(
+        labels,
+        task=found["task"],
+        difficulty=found["difficulty"],
+        quality=quality,
+        safety=found["safety"],
+        by="judge",
+    )
+
+
+def check_classifiers(classifiers: Mapping[str, str]) -> None:
+    """Check for which labels there are classifiers.
+
+    Raises:
+        UserError: one of them is not a label.
+    """
+    for name in classifiers:
+        if name not in LABELS:
+            raise UserError(f"--classifiers: {name!r} is not a label; choose of {', '.join(LABELS)}")
+
+
+def classified(items: Sequence[Item], labels: Sequence[Labels], classifiers: Mapping[str, RewardModel]) -> list[Labels]:
+    """The labels of records, with those that classifiers find by the last question, or of quality by the answer too.
+
+    Args:
+        items: records.
+        labels: labels known so far.
+        classifiers: classifier of each label; a quality is a number, or good or bad.
+    """
+    found = list(labels)
+    for name, model in classifiers.items():
+        texts: list[str | tuple[str, str]] = [_text(item, name) for item in items]
+        for i, shares in enumerate(model.label_probabilities(texts)):
+            best = max(shares, key=lambda label: shares[label])
+            value: Any = _quality(best) if name == "quality" else best
+            found[i] = replace(found[i], **{name: value}, by="classifier")
+    return found
+
+
+def _text(item: Item, name: str) -> str:
+    messages, answer = item
+    asked = next((str(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
+    return f"{asked}\n{answer}" if name in ("quality", "safety") else asked
+
+
+def _quality(label: str) -> float | None:
+    if re.fullmatch(r"\d+(?:\.\d+)?", label):
+        return min(5.0, float(label))
+    return {"good": _GOOD, "bad": _BAD, "好": _GOOD, "差": _BAD}.get(label.lower())

@@ -1,0 +1,1 @@
+"""What the log of sessions holds of a request and its answers."""
