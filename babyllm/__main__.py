@@ -33,6 +33,7 @@ COMMANDS = {
     "grpo": "training",
     "harvest": "feedback",
     "import": "training",
+    "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
     "merge-lora": "training",
@@ -47,8 +48,10 @@ COMMANDS = {
     "sft": "training",
     "select": "corpus",
     "split": "corpus",
+    "takedown": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
+    "topics": "corpus",
     "train-tokenizer": "corpus",
     "upload": "training",
 }
@@ -58,7 +61,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
-    *("predict", "sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("predict", "sample", "select", "serve", "split", "takedown", "tokenize", "topics", "train-tokenizer", "upload"),
 )
 
 

@@ -138,7 +138,7 @@ def json_digest(value: object) -> str:
 
 
 @contextmanager
-def locked(path: Path, patience_s: float) -> Iterator[bool]:
+def locked(path: Path, patience_s: float, is_shared: bool = False) -> Iterator[bool]:
     """Hold the lock file at `path` while the body runs.
 
     The process releases the lock however it ends. On a system or file system without locks it always counts as free.
@@ -146,6 +146,7 @@ def locked(path: Path, patience_s: float) -> Iterator[bool]:
     Args:
         path: lock file, created if missing.
         patience_s: longest wait for the lock, in seconds.
+        is_shared: whether others may hold the lock in this way at the same time.
 
     Yields:
         Whether the lock became free in time; if not, the body runs without it.
@@ -156,7 +157,8 @@ def locked(path: Path, patience_s: float) -> Iterator[bool]:
         yield True
         return
     with path.open("a", encoding="utf-8") as file:
-        yield _acquired(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB), patience_s)
+        kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+        yield _acquired(lambda: fcntl.flock(file, kind | fcntl.LOCK_NB), patience_s)
 
 
 def _acquired(lock: Callable[[], None], patience_s: float) -> bool:

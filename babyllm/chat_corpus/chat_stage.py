@@ -48,7 +48,7 @@ class ChatRun:
             work,
             self.directory / folder,
             key=[self.about, key_of(self.partitions), more],
-            workers=self.work.workers,
+            work=self.work,
             sizes=[partition.size_bytes for partition in self.partitions],
             title=title,
         )

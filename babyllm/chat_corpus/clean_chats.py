@@ -26,6 +26,7 @@ from babyllm.chat_corpus.record_texts import texts_in, with_texts
 from babyllm.config.values import check, without_paths
 from babyllm.documents import Document
 from babyllm.errors import UserError
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import discard_work, is_done, require_apart, work_directory
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
@@ -44,6 +45,7 @@ TURNS = "turns"
 """The label of the rules about turns among the filters."""
 
 
+@beside_others
 def clean_chats(
     inputs: Sequence[Path],
     out: Path,
@@ -83,7 +85,7 @@ def clean_chats(
     if is_done(out, about_chat_files(out), about):
         return None
     job.steps()  # a missing library or file is reported before the work begins
-    with work_directory(out) as directory:
+    with work_directory(out, work=work) as directory:
         run = ChatRun(directory, find_chats(inputs, work.partition_bytes), about, work)
         results = run.run(partial(_work, job=job), "pass0", "clean: bytes read")
         outcome = total(Outcome.of(result["outcome"]) for result in results)

@@ -29,6 +29,7 @@ from babyllm.config.values import without_paths
 from babyllm.documents import Document, exact_key
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, discard_work, is_done, require_apart, work_directory
 from babyllm.pipeline.report import Report
 from babyllm.store.chat_folders import about_chat_files
@@ -44,6 +45,7 @@ CHATS, AGAINST, UNIQUE, VIEWS = "chats", "against", "unique", "views"
 PART = "part.parquet"
 
 
+@beside_others
 def dedup_chats(inputs: Sequence[Path], out: Path, config: DedupConfig, by: By, format: FormatConfig) -> Report | None:
     """Write into `out` the chat files of `inputs` without repetitions.
 
@@ -66,12 +68,14 @@ def dedup_chats(inputs: Sequence[Path], out: Path, config: DedupConfig, by: By, 
     """
     if config.lines.min_documents is not None:
         raise UserError("--lines.min_documents: is for documents; leave it out with --kind=conversations")
+    if config.substrings.min_characters is not None:
+        raise UserError("--substrings.min_characters: is for documents; leave it out with --kind=conversations")
     against = [Path(path) for path in config.against]
     require_apart(out, [*inputs, *against, *map(Path, config.decontaminate)])
     about = _about(inputs, against, config, by, format)
     if is_done(out, about_chat_files(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=config.work) as directory:
         run = ChatRun(directory, find_chats(inputs, config.work.partition_bytes), about, config.work)
         corpora = [_views(run, by, format, directory / VIEWS / CHATS)]
         if against:
@@ -100,7 +104,9 @@ def dedup_chats(inputs: Sequence[Path], out: Path, config: DedupConfig, by: By, 
 def _about(
     inputs: Sequence[Path], against: Sequence[Path], config: DedupConfig, by: By, format: FormatConfig
 ) -> dict[str, Any]:
-    chosen = {name: value for name, value in without_paths(config).items() if name not in ("work", "lines")}
+    chosen = {
+        name: value for name, value in without_paths(config).items() if name not in ("work", "lines", "substrings")
+    }
     about = {
         "stage": "dedup chats",
         "inputs": identity(inputs),

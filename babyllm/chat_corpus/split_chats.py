@@ -27,6 +27,7 @@ from babyllm.chat_corpus.chat_stage import ChatRun, identity, require_conversati
 from babyllm.documents import spread_key
 from babyllm.errors import UserError
 from babyllm.files import write_json
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -50,6 +51,7 @@ SPLIT = "split.json"
 _NAME = re.compile(r"[\w-]+")
 
 
+@beside_others
 def split_chats(
     inputs: Sequence[Path],
     out: Path,
@@ -80,7 +82,7 @@ def split_chats(
     about: dict[str, Any] = json.loads(json.dumps(values))
     if is_done(out, made_with(out, SPLIT, SPLIT), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=work) as directory:
         run = ChatRun(directory, find_chats(inputs, work.partition_bytes), about, work)
         results = run.run(partial(_work, parts=parts, format=format), "parts", "split: bytes read")
         files, report = _write(run, results, parts, out)

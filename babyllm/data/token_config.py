@@ -7,6 +7,7 @@ from typing import Literal
 
 from babyllm.config.values import Count, Members, PathText, TokenId, expand_paths
 from babyllm.data.row_config import CompetenceConfig, RowConfig, VocabularyConfig
+from babyllm.object_store.cache_config import CacheConfig
 
 SAMPLE = "data/sample"
 
@@ -17,7 +18,9 @@ class DataConfig(RowConfig):
 
     Attributes:
         path: directory of token shards, or bare .bin files of another project; or raw texts, which are prepared into
-            run_dir/data before training begins. The default is the sample corpus.
+            run_dir/data before training begins; or token shards in an object store (s3://, gs://, hdfs://). The default
+            is the sample corpus.
+        cache: local copies of shards in an object store.
         clean: whether raw texts go through the filters of babyllm clean first.
         tokenizer: directory or file of the tokenizer for raw texts; null takes that of init_from, or trains one with
             model.vocab_size tokens.
@@ -32,6 +35,7 @@ class DataConfig(RowConfig):
 
     global_batch: Members = 32
     path: PathText = SAMPLE
+    cache: CacheConfig = field(default_factory=CacheConfig)
     clean: bool = False
     tokenizer: PathText | None = None
     curriculum: CompetenceConfig = field(default_factory=CompetenceConfig)

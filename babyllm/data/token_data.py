@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from babyllm.config.values import check
 from babyllm.data.loader import Loader
+from babyllm.data.order.ahead import fetched_ahead
 from babyllm.data.order.shuffle import Order, Shuffled
 from babyllm.data.order.tagged_targets import TaggedTargets
 from babyllm.data.row_config import share_of
@@ -23,7 +24,8 @@ from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
-from babyllm.store.shards import TokenData, open_tokens
+from babyllm.store.remote_tokens import open_tokens_at
+from babyllm.store.shards import TokenData
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -73,15 +75,16 @@ def open_pretraining_data(
     """
     check(config, "data.")
     with runtime.main_first() if runtime else nullcontext():
-        tokens = open_tokens(
+        tokens = open_tokens_at(
             config.path,
+            config.cache,
             vocab_size=vocab_size,
             dtype=config.dtype,
             eos_id=config.eos_id,
             check=runtime is None or runtime.is_main,
             verify=config.verify,
         )
-    tokenizer = load_tokenizer(Path(config.path), tokens.manifest.tokenizer_sha256)
+    tokenizer = load_tokenizer(tokens.directory, tokens.manifest.tokenizer_sha256)
     if tokenizer and (tokenizer.vocab_size > tokens.manifest.vocab_size or tokenizer.eos_id != tokens.manifest.eos_id):
         raise UserError(
             f"{config.path}: the tokenizer beside the shards has {tokenizer.vocab_size} ids and <eos> "
@@ -151,5 +154,6 @@ def make_loader(
         order = with_known_tokens(config, config.vocabulary, order, stream, data.tokenizer, vocab_size, runtime, plan)
     if data.classes is not None:
         order = TaggedTargets(order, data.classes)
+    order = fetched_ahead(order, data.tokens, config.global_batch)
     pin = runtime.device.type == "cuda"
     return Loader(order, share, config.seed, fingerprint, pin_memory=pin, scored=scored), plan

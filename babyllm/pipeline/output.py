@@ -21,7 +21,12 @@ from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, locked, read_sealed_json, write_sealed_json
-from babyllm.pipeline.partitions import not_written
+from babyllm.pipeline.engines.beside import Led
+from babyllm.pipeline.engines.presence import QUEUE, unique_name
+from babyllm.pipeline.engines.shared_queue import leading
+from babyllm.pipeline.partitions import WorkConfig, not_written
+from babyllm.pipeline.step_times import steps_noted
+from babyllm.runtime.machine import cores
 
 WORK, MADE, REJECTED = ".work", "made", "rejected.jsonl"
 _LOCK, _NOTE = "lock", "published.json"
@@ -92,14 +97,16 @@ def join_rejected(folders: Sequence[Path], out: Path) -> None:
 
 
 @contextmanager
-def work_directory(out: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
+def work_directory(out: Path, replaced: Sequence[str] = (), work: WorkConfig | None = None) -> Iterator[Path]:
     """The directory for unfinished work, with a folder `made`; it is locked against other processes during the body.
 
     Args:
         out: output directory.
         replaced: names of files that `out` may already hold, because they will be replaced.
+        work: use of the machine; with the engine "shared", other processes can work for this one.
 
     Raises:
+        Led: the engine is "shared" and another process has the lock, see `beside_others`.
         UserError: `out` holds files of others, is locked by another process or cannot be made, or the body cannot
             write, for example because the disk is full.
     """
@@ -111,15 +118,32 @@ def work_directory(out: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{out}: cannot be made ({error.strerror}); choose another directory") from error
     try:
-        with locked(directory / _LOCK, 0) as is_free:
-            if not is_free:
-                raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
+        work = work or WorkConfig(engine="local")
+        with locked(directory / _LOCK, 0) as is_free, _leading(out, is_free, work):
             _take_back(out)
-            yield directory
+            with steps_noted():
+                yield directory
     except BrokenPipeError:  # the reader of this process's output has closed the pipe
         raise
     except OSError as error:
         raise not_written(out, error) from error
+
+
+@contextmanager
+def _leading(out: Path, is_free: bool, work: WorkConfig) -> Iterator[None]:
+    """Lead the processes that make `out`, if there may be several."""
+    if work.chosen_engine() != "shared":
+        if not is_free:
+            raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
+        yield
+        return
+    queue, n_workers = out / WORK / QUEUE, work.workers or cores()
+    if not is_free:
+        raise Led(out, queue, n_workers)
+    with leading(queue, unique_name(), n_workers) as is_leading:
+        if not is_leading:
+            raise Led(out, queue, n_workers)
+        yield
 
 
 def publish(out: Path, names: Sequence[str], replaced: Sequence[str] = ()) -> None:

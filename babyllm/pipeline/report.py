@@ -105,6 +105,8 @@ class Report:
         tables: tables, shown one below the other.
         histograms: plots of the HTML page; None for a kind of report that never has any.
         examples: groups of texts; None for a kind of report that never has any.
+        times: table of the time that the work took; it is printed and not stored, so that the files of a result are the
+            same wherever they are made.
     """
 
     title: str
@@ -112,9 +114,10 @@ class Report:
     tables: Sequence[Table] = ()
     histograms: Sequence[Histogram] | None = None
     examples: Sequence[ExampleGroup] | None = None
+    times: Table | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report as a JSON value, without missing lists."""
+        """The report as a JSON value, without missing lists and without times."""
         value: dict[str, Any] = {"title": self.title, "facts": self.facts}
         lists = {"tables": self.tables, "histograms": self.histograms, "examples": self.examples}
         return value | {name: [item.to_json() for item in items] for name, items in lists.items() if items is not None}
@@ -139,7 +142,7 @@ def print_report(report: Report) -> None:
     name_width = max((_width(name) for name, _ in facts), default=0)
     for name, value in facts:
         print(f"  {_padded(name, name_width)}  {value}")
-    for table in report.tables:
+    for table in (*report.tables, *([report.times] if report.times else [])):
         print(f"\n{table.title}")
         for line in _lines(table):
             print(f"  {line}")

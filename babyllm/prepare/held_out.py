@@ -80,7 +80,7 @@ def first_kept(
         partial(_smallest, n=n + 1, contents=contents),
         directory,
         key=[key, "held out"],
-        workers=work.workers,
+        work=work,
         sizes=[partition.size_bytes for partition in partitions],
         title="held out",
     )

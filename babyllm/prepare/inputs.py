@@ -39,6 +39,7 @@ from babyllm.text.readers import (
     read_partition,
     require_fields,
 )
+from babyllm.text.takedowns import NO_TAKEDOWNS, Takedowns
 
 # Partitions get smaller towards the end, so no core waits long for the last one (Polychronopoulos and Kuck 1987).
 PIECE_BYTES = 16 << 20
@@ -95,7 +96,13 @@ def _record_batches(source: RowGroups, columns: Sequence[str]) -> Iterator[pa.Re
     return read_rows(source.path, columns, range(source.begin, source.end), BATCH_DOCUMENTS)
 
 
-def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Document]:
+def documents_of(
+    source: Source,
+    read: ReadConfig,
+    rejected: Counter[str],
+    folder: Path | None,
+    takedowns: Takedowns = NO_TAKEDOWNS,
+) -> Iterator[Document]:
     """The documents of one partition; `rejected` counts the other records by reason.
 
     Args:
@@ -103,11 +110,12 @@ def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folde
         read: settings of the readers.
         rejected: counter of the rejected records, which is updated.
         folder: folder for a `rejected.jsonl` with these records, if there are any; None writes no file.
+        takedowns: documents to reject.
 
     Raises:
         UserError: a file cannot be read or is damaged.
     """
-    for record in read_source(source, read):
+    for record in takedowns.refuse(read_source(source, read)):
         if isinstance(record, Document):
             yield record
             continue
@@ -117,14 +125,20 @@ def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folde
                 file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
 
 
-def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Batch]:
+def batches_of(
+    source: Source,
+    read: ReadConfig,
+    rejected: Counter[str],
+    folder: Path | None,
+    takedowns: Takedowns = NO_TAKEDOWNS,
+) -> Iterator[Batch]:
     """The same in batches. A corpus is read without making a `Document` for each, which would take a tenth of the time.
 
     Raises:
         UserError: a file cannot be read or is damaged, or a text is not valid Unicode.
     """
-    if not isinstance(source, RowGroups):
-        yield from batches(documents_of(source, read, rejected, folder))
+    if takedowns or not isinstance(source, RowGroups):
+        yield from batches(documents_of(source, read, rejected, folder, takedowns))
         return
     for batch in _record_batches(source, ["text", "domain"]):
         yield batch.column("text").cast(pa.large_binary()).to_pylist(), batch.column("domain").to_pylist()

@@ -24,6 +24,7 @@ from babyllm.config.values import check
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, WORK, discard_work, is_done, made_with, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
@@ -34,6 +35,7 @@ from babyllm.prepare.inputs import Source, documents_of, find_sources, identity,
 from babyllm.prepare.vocabulary_config import VocabularyConfig
 from babyllm.store.corpus import Count, is_corpus, open_corpus, read_part, write_part
 from babyllm.text.readers import ReadConfig
+from babyllm.text.takedowns import Takedowns, find_takedowns
 from babyllm.tokenizer import Tokenizer
 
 SETTINGS = "training.json"
@@ -57,6 +59,22 @@ class Thresholds:
     measured: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the inputs are read.
+
+    Attributes:
+        read: settings of the readers.
+        work: number of processes, and bytes of a partition.
+        takedowns: documents that are left out.
+    """
+
+    read: ReadConfig
+    work: WorkConfig
+    takedowns: Takedowns
+
+
+@beside_others
 def learn_vocabulary(
     paths: Sequence[Path],
     directory: Path,
@@ -65,6 +83,7 @@ def learn_vocabulary(
     compare: Mapping[str, Tokenizer] | None = None,
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
+    takedowns: Sequence[Path] = (),
 ) -> Report | None:
     """Train a tokenizer into a directory and return the report; None if it exists already.
 
@@ -75,13 +94,16 @@ def learn_vocabulary(
         compare: other tokenizers to measure, by name.
         read: settings of the readers.
         work: number of processes, and bytes of a partition.
+        takedowns: lists of documents to leave out, besides those in the inputs themselves.
 
     Raises:
         UserError: an input cannot be read, weights name a domain that does not exist, the vocabulary does not suit the
             text, or the directory holds the results of other settings or cannot be written.
     """
     try:
-        return _learn(paths, directory, config, compare or {}, read or ReadConfig(), work or WorkConfig())
+        refused = find_takedowns(paths, takedowns)
+        reading = Reading(read or ReadConfig(), work or WorkConfig(), refused)
+        return _learn(paths, directory, config, compare or {}, reading)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another directory") from error
 
@@ -91,24 +113,24 @@ def _learn(
     directory: Path,
     config: VocabularyConfig,
     compare: Mapping[str, Tokenizer],
-    read: ReadConfig,
-    work: WorkConfig,
+    reading: Reading,
 ) -> Report | None:
     check(config, "--")
     require_apart(directory, paths)
-    sources = find_sources(paths, read, work.partition_bytes)
-    inputs = {"inputs": identity(paths, sources), "read": to_dict(read)}
+    work = reading.work
+    sources = find_sources(paths, reading.read, work.partition_bytes)
+    inputs = {"inputs": identity(paths, sources), "read": reading.read.described()} | reading.takedowns.about()
     settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
     parts = directory / WORK
     made = made_with(directory, SETTINGS, SETTINGS)
     # A tokenizer that was made before a setting existed has its default.
     if is_done(directory, made and to_dict(VocabularyConfig()) | made, settings):
         return None
-    with work_directory(directory):
+    with work_directory(directory, work=work):
         key = inputs | {"pieces": pieces(sources)}
-        sizes = _domain_sizes(paths, sources, parts / "sizes", key, read, work)
+        sizes = _domain_sizes(paths, sources, parts / "sizes", key, reading)
         thresholds = _thresholds(sizes, config)
-        learned, measured = _keep(sources, parts / "sample", thresholds, key, config.held_out, read, work)
+        learned, measured = _keep(sources, parts / "sample", thresholds, key, config.held_out, reading)
         sample = _sample(learned, sizes, thresholds.learned, config)
         tokenizer = Tokenizer.train(
             (document.text for domain in sorted(sample) for document in sample[domain]),
@@ -147,7 +169,7 @@ def _own_name(directory: Path, compare: Mapping[str, Tokenizer]) -> str:
 
 
 def _domain_sizes(
-    paths: Sequence[Path], sources: Sequence[Source], folder: Path, key: Any, read: ReadConfig, work: WorkConfig
+    paths: Sequence[Path], sources: Sequence[Source], folder: Path, key: Any, reading: Reading
 ) -> dict[str, Count]:
     """The amount of text of each domain; recorded in corpora, counted by reading other files."""
     found: list[dict[str, Any]] = []
@@ -156,10 +178,10 @@ def _domain_sizes(
     else:
         found = run_partitions(
             sources,
-            partial(_count_piece, read=read),
+            partial(_count_piece, reading=reading),
             folder,
             key=key,
-            workers=work.workers,
+            work=reading.work,
             sizes=[source.size_bytes for source in sources],
             title="count",
         )
@@ -171,9 +193,9 @@ def _domain_sizes(
     return total
 
 
-def _count_piece(source: Source, folder: Path, *, read: ReadConfig) -> dict[str, list[int]]:
+def _count_piece(source: Source, folder: Path, *, reading: Reading) -> dict[str, list[int]]:
     counts: dict[str, list[int]] = {}
-    for document in documents_of(source, read, Counter(), None):
+    for document in documents_of(source, reading.read, Counter(), None, reading.takedowns):
         mine = counts.setdefault(document.domain, [0, 0, 0])
         for i, n in enumerate((1, len(document.text), len(document.text.encode()))):
             mine[i] += n
@@ -218,16 +240,15 @@ def _keep(
     thresholds: Thresholds,
     key: dict[str, Any],
     held_out: float,
-    read: ReadConfig,
-    work: WorkConfig,
+    reading: Reading,
 ) -> list[dict[str, list[Document]]]:
     """The documents to train on and those to measure on, by domain, sorted by their hashes, which are their ids."""
     found = run_partitions(
         sources,
-        partial(_keep_of_piece, read=read, thresholds=thresholds, held_out=held_out),
+        partial(_keep_of_piece, reading=reading, thresholds=thresholds, held_out=held_out),
         folder,
         key=key | {"thresholds": [thresholds.learned, thresholds.measured], "held_out": held_out},
-        workers=work.workers,
+        work=reading.work,
         sizes=[source.size_bytes for source in sources],
         title="sample",
     )
@@ -246,12 +267,12 @@ def _keep(
 
 
 def _keep_of_piece(
-    source: Source, folder: Path, *, read: ReadConfig, thresholds: Thresholds, held_out: float
+    source: Source, folder: Path, *, reading: Reading, thresholds: Thresholds, held_out: float
 ) -> tuple[int, dict[str, int]]:
     """Keep documents of a partition by hash; returns its number of documents, and rejected records by reason."""
     learned, measured = list[Document](), list[Document]()
     n_read, rejected = 0, Counter[str]()
-    for document in documents_of(source, read, rejected, None):
+    for document in documents_of(source, reading.read, rejected, None, reading.takedowns):
         n_read += 1
         digest = blake2b(document.text.encode(), digest_size=8, person=b"vocabulary").digest()
         is_apart = is_held_out(document.text, held_out)

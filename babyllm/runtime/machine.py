@@ -72,6 +72,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_array_task() -> bool:
+    """Whether Slurm has started this process as one of an array of equal ones."""
+    return "SLURM_ARRAY_TASK_ID" in os.environ
+
+
+def ray_head() -> str | None:
+    """The address of a Ray cluster that the environment names. Ray's reports of its use are turned off."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return os.environ.get("RAY_ADDRESS")
+
+
 def physical_cores() -> int:
     """Number of physical cores this process may use; the number of logical ones where the system does not say."""
     if not hasattr(os, "sched_getaffinity"):

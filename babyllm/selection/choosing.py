@@ -22,6 +22,7 @@ from babyllm.selection.numeric.record_rules import RuleConfig, rank
 from babyllm.selection.numeric.vectors import Vectors
 from babyllm.selection.score_tables import Candidates
 from babyllm.selection.select_config import SelectConfig
+from babyllm.text.takedowns import REASON as TAKEN_DOWN
 
 Rows = NDArray[np.int64]
 
@@ -54,6 +55,7 @@ def choose(candidates: Candidates, config: SelectConfig, already: Rows) -> Choic
     """
     why = np.full(len(candidates), "", object)
     why[~_in_share(candidates, config)] = "not in the share of its group"
+    why[[reason == TAKEN_DOWN for reason in candidates.reasons]] = TAKEN_DOWN
     _bound(candidates, config, why)
     rows = np.flatnonzero(why == "")
     rows = rows[~np.isin(rows, already)]

@@ -31,6 +31,7 @@ from babyllm.config.values import check, without_paths
 from babyllm.errors import UserError
 from babyllm.files import sha256
 from babyllm.integrity import RESUME, read_record
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, discard_work, is_done, require_apart, work_directory
 from babyllm.pipeline.report import Report
 from babyllm.selection.choosing import Choice, choose
@@ -57,6 +58,7 @@ LEVELS, WHY, REASONS, STARTS = "levels.npy", "why.npy", "reasons.json", "starts.
 SIDES = ("read.json", "kept.json")  # how varied the conversations of a partition are
 
 
+@beside_others
 def select_chats(
     inputs: Sequence[Path], out: Path, config: SelectConfig, scorer: Scorer | None, models: Mapping[str, Any]
 ) -> Report | None:
@@ -82,7 +84,7 @@ def select_chats(
     if is_done(out, about_chat_files(out), about):
         return None
     fields = [name.removeprefix(FIELD) for name in config.scores if name.startswith(FIELD)]
-    with work_directory(out) as directory:
+    with work_directory(out, work=config.work) as directory:
         run = _run(inputs, directory, about, config, _needs_one_process(config))
         scorers = [*([scorer] if scorer else []), *_importance(run, config)]
         score_partitions(run, Together(scorers) if scorers else None, fields, config.format)
@@ -122,7 +124,7 @@ def _run(
     if not in_one_process:
         return ChatRun(directory, find_chats(inputs, config.work.partition_bytes), about, config.work)
     size = min(config.work.partition_bytes, MODEL_PIECE_BYTES)
-    return ChatRun(directory, find_conversation_partitions(inputs, size), about, replace(config.work, workers=1))
+    return ChatRun(directory, find_conversation_partitions(inputs, size), about, config.work.alone())
 
 
 def _needs_one_process(config: SelectConfig) -> bool:

@@ -73,6 +73,8 @@ class SelectConfig:
         weights: weights of vectors for the rule weighted: k_means (1 over the size of the cluster), k_center (number
             of records around the centre), or neighbours (mean distance to the nearest); null takes the score `by`.
         neighbours: number of nearest records, for the weights of that name.
+        takedowns: files of documents to leave out, or directories with a takedowns.jsonl; those of the inputs always
+            count.
         seed: seed of random choices.
         format: settings for reading records as conversations.
         work: use of the machine; scorers with a model use one process.
@@ -105,6 +107,7 @@ class SelectConfig:
     similar: Cosine = 0.9
     weights: Literal["k_means", "k_center", "neighbours"] | None = None
     neighbours: Few = 10
+    takedowns: list[PathText] = field(default_factory=list)
     seed: Seed = 1
     format: FormatConfig = field(default_factory=FormatConfig)
     work: WorkConfig = field(default_factory=WorkConfig)

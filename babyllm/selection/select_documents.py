@@ -20,6 +20,7 @@ from babyllm.config.values import check, without_paths
 from babyllm.documents import exact_key
 from babyllm.errors import UserError
 from babyllm.files import sha256
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import run_partitions
 from babyllm.pipeline.rejections import require_documents
@@ -28,19 +29,23 @@ from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.selection.choosing import choose
 from babyllm.selection.importance_scores import ImportanceScores, count_target_documents, ratios_to
 from babyllm.selection.numeric.importance import ImportanceConfig, count
-from babyllm.selection.score_tables import BYTES, FILE, FIXED, KEY, PLACE, REASON, TABLE, TASK, read_candidates
+from babyllm.selection.score_tables import BYTES, FIELD, FILE, FIXED, KEY, PLACE, REASON, TABLE, TASK, read_candidates
 from babyllm.selection.select_config import SelectConfig
 from babyllm.selection.selection_report import selection_report, write_scores
 from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, about_corpus, open_corpus, write_corpus
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.slices import Slice, cut, files_of, read, read_texts, whole
-from babyllm.text.dedup.steps import Setting, keep
+from babyllm.text.dedup.steps import Setting, keep, named_in
 from babyllm.text.readers import ReadConfig
+from babyllm.text.takedowns import REASON as TAKEN_DOWN
+from babyllm.text.takedowns import Takedowns, find_takedowns
+from babyllm.text.text_scorers import TextScorer, load_text_scorer
 
 _KNOWN = ("importance",)
 
 
+@beside_others
 def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) -> Report | None:
     """Write the corpus `out`: the documents of corpora that a rule keeps, and the scores of all.
 
@@ -57,8 +62,10 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
     """
     check(config, "--")
     config.check()
-    if others := [name for name in config.scores if name not in _KNOWN]:
-        raise UserError(f"--scores: {others[0]} is for conversations; documents have {', '.join(_KNOWN)}")
+    if others := [name for name in config.scores if name not in _KNOWN and not _is_function(name)]:
+        raise UserError(
+            f"--scores: {others[0]} is for conversations; documents have {', '.join(_KNOWN)}, or module:function"
+        )
     if (budget := config.budget()) and budget[1] == "tokens":
         raise UserError(
             f"--limit={config.limit}: documents have no tokens yet; give a number of records, or such as 10MB"
@@ -72,10 +79,11 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
         if config.target
         else None
     )
-    about = _about(corpora, config, target)
+    takedowns = find_takedowns(inputs, config.takedowns)
+    about = _about(corpora, config, target) | takedowns.about()
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=config.work) as directory:
         files = files_of(corpora)
         pieces = [piece for of_corpus in cut(files, config.work.partition_bytes) for piece in of_corpus]
         job = _Job(directory, pieces, about, config)
@@ -84,7 +92,8 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
             if (target is not None)
             else None
         )
-        job.run(partial(_score, scorer=scorer), "scores")
+        functions = tuple(filter(_is_function, config.scores))
+        job.run(partial(_score, scorer=scorer, functions=functions, takedowns=takedowns), "scores")
         candidates = read_candidates(job.folders("scores"), None, None, directory)
         choice = choose(candidates, config, np.empty(0, np.int64))
         report = selection_report(candidates, choice, config, [""], {}, "documents")
@@ -112,10 +121,8 @@ class _Job:
         chosen = self.pieces if items is None else items
         key = [self.about, [[p.path, *p.row_groups] for p in chosen], more]
         sizes = [piece.size_bytes for piece in chosen]
-        workers = self.config.work.workers
-        return run_partitions(
-            chosen, work, self.directory / folder, key=key, workers=workers, sizes=sizes, title=folder
-        )
+        how = self.config.work
+        return run_partitions(chosen, work, self.directory / folder, key=key, work=how, sizes=sizes, title=folder)
 
     def folders(self, folder: str) -> list[Path]:
         """The folders of all slices."""
@@ -130,6 +137,7 @@ def _about(corpora: Sequence[Corpus], config: SelectConfig, target: NDArray[np.i
         "inputs": [sha256(corpus.directory / MANIFEST) for corpus in corpora],
         "settings": settings,
         "target": exact_key(json.dumps(target.tolist())).hex() if target is not None else None,
+        "functions": [_scorer_of(name).identity for name in config.scores if _is_function(name)] or None,
     }
     values: dict[str, Any] = json.loads(json.dumps(about))
     return values
@@ -141,14 +149,25 @@ def _count(piece: Slice, folder: Path, *, config: ImportanceConfig) -> list[int]
     return counts
 
 
-def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None) -> int:
-    names = scorer.names if scorer else ()
+def _is_function(name: str) -> bool:
+    return ":" in name and not name.startswith(FIELD)
+
+
+def _scorer_of(name: str) -> TextScorer:
+    return load_text_scorer("--scores", name)
+
+
+def _score(
+    piece: Slice, folder: Path, *, scorer: ImportanceScores | None, functions: Sequence[str], takedowns: Takedowns
+) -> int:
+    own = {name.partition(":")[2]: _scorer_of(name) for name in functions}
+    names = [*(scorer.names if scorer else ()), *own]
     schema = pa.schema(
         [(name, pa.int64() if name == BYTES else pa.string()) for name in FIXED] + [(n, pa.float64()) for n in names]
     )
     n = 0
     with parquet_writer(folder / TABLE, schema) as table:
-        for batch in read(piece, ["text", "domain", "id"]):
+        for batch in read(piece, ["text", "domain", "id", *(["url"] if takedowns else [])]):
             texts = batch.column("text").to_pylist()
             rows: dict[str, Any] = {
                 KEY: [exact_key(text).hex() for text in texts],
@@ -156,8 +175,9 @@ def _score(piece: Slice, folder: Path, *, scorer: ImportanceScores | None) -> in
                 FILE: [Path(piece.path).name] * len(texts),
                 TASK: batch.column("domain").to_pylist(),
                 BYTES: [len(text.encode()) for text in texts],
-                REASON: [""] * len(texts),
+                REASON: np.where(named_in(takedowns, batch, piece.prefix), TAKEN_DOWN, "").tolist(),
                 **(scorer.score_texts(texts).columns if scorer else {}),
+                **{column: score(texts) for column, score in own.items()},
             }
             table.write_table(pa.table({name: rows[name] for name in schema.names}, schema=schema))
             n += len(texts)

@@ -47,10 +47,22 @@ def _opened(file: BinaryIO, dictionaries: list[str] | None = None) -> Any:
 
 
 @contextmanager
-def parquet_writer(path: str | Path, schema: pa.Schema) -> Iterator[Any]:
-    """An open `pyarrow.parquet.ParquetWriter` (zstd) that adds a checksum to every page."""
+def parquet_writer(path: str | Path, schema: pa.Schema, *, is_hashes: bool = False) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetWriter` (zstd) that adds a checksum to every page.
+
+    Args:
+        path: path of the file.
+        schema: schema of its tables.
+        is_hashes: whether the values are hashes, which do not repeat and cannot be compressed.
+    """
     with (
         open(path, "wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as table,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="none" if is_hashes else "zstd",
+            write_page_checksum=True,
+            use_dictionary=not is_hashes,
+        ) as table,
     ):
         yield table

@@ -1,6 +1,7 @@
 """Writing token shards: ids of documents are appended, full files are closed, the manifest is written last.
 
 documents -> ShardWriter -> 00000.bin, 00001.bin, ..., manifest.json (the commit mark)
+finished token data -> the same files under new numbers -+
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
-from babyllm.files import write_sealed_json
-from babyllm.store.shards import MANIFEST, Manifest, Shard, Split, little_endian, token_dtype
+from babyllm.files import fsync, write_sealed_json
+from babyllm.store.shards import MANIFEST, Manifest, Shard, Split, TokenData, little_endian, token_dtype
 
 TOTAL = "all"  # the name under which evaluation reports all domains together
 STEM_CHARACTERS = 40  # of a domain in a file's name; file systems allow 255 bytes
@@ -57,6 +59,15 @@ def _stem(domain: str) -> str:
     if domain == readable == folded and not domain.startswith("."):
         return domain
     return f"{readable.lstrip('.')}%{hashlib.blake2b(domain.encode(), digest_size=6).hexdigest()}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy of it where the disk has no such links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        fsync(target)
 
 
 class ShardWriter:
@@ -129,10 +140,20 @@ class ShardWriter:
             if shard.tokens >= self._shard_tokens:
                 self.close(domain, split)
 
+    def take(self, data: TokenData) -> None:
+        """Take over the shards of finished token data of the same tokenizer: hard links, or copies on another disk."""
+        for shard in data.manifest.shards:
+            name = self._next_name(shard.domain, shard.split)
+            _link(data.directory / shard.file, self._directory / name)
+            self._done.append(replace(shard, file=name))
+
+    def _next_name(self, domain: str, split: Split) -> str:
+        number = sum((s.domain, s.split) == (domain, split) for s in self._done)
+        return f"{_stem(domain)}-{split}-{number:05d}.bin"
+
     def _new_shard(self, domain: str, split: Split) -> _OpenShard:
         check_domain(domain)
-        number = sum((s.domain, s.split) == (domain, split) for s in self._done)
-        file = open(self._directory / f"{_stem(domain)}-{split}-{number:05d}.bin", "wb")  # noqa: SIM115 (see close)
+        file = open(self._directory / self._next_name(domain, split), "wb")  # noqa: SIM115 (see close)
         shard = self._open[domain, split] = _OpenShard(file, domain, split)
         return shard
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.files import begins_with, read_sealed_json
 from babyllm.integrity import Ids, examine
+from babyllm.object_store.addresses import is_remote
 from babyllm.store.bare_tokens import TRAINING_FLAGS, UINT16_VOCABULARY, BareFlags, read_layouts
 
 FORMAT_VERSION = 1
@@ -93,13 +94,24 @@ def little_endian(dtype: str) -> np.dtype[Any]:
     return little
 
 
-class TokenStream:
-    """The ids of several shards, one after the other; files are mapped rather than loaded."""
+class ShardIds(Protocol):
+    """The ids of a shard, of which parts can be read."""
 
-    def __init__(self, directory: Path, shards: Sequence[Shard], dtype: str) -> None:
-        kind = little_endian(dtype)
-        self._maps = [np.memmap(directory / s.file, kind, "r", s.offset, (s.tokens,)) for s in shards]
-        self._ends = np.cumsum([s.tokens for s in shards])
+    def __len__(self) -> int:
+        """The number of ids."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> NDArray[Any]:
+        """(n,) ids from the start of a slice up to its stop."""
+        ...
+
+
+class TokenStream:
+    """The ids of several shards, one after the other."""
+
+    def __init__(self, shards: Sequence[ShardIds]) -> None:
+        self._maps = shards
+        self._ends = np.cumsum([len(ids) for ids in shards])
 
     def __len__(self) -> int:
         """The number of tokens in all shards."""
@@ -129,7 +141,12 @@ class TokenData:
     def stream(self, split: Split, domain: str | None = None) -> TokenStream:
         """The ids of a split, or of one domain in it, in the manifest's order."""
         shards = [s for s in self.manifest.shards if s.split == split and domain in (None, s.domain)]
-        return TokenStream(self.directory, shards, self.manifest.dtype)
+        return TokenStream([self.ids(shard) for shard in shards])
+
+    def ids(self, shard: Shard) -> ShardIds:
+        """The ids of a shard; its file is mapped rather than loaded."""
+        kind = little_endian(self.manifest.dtype)
+        return np.memmap(self.directory / shard.file, kind, "r", shard.offset, (shard.tokens,))
 
     def domains(self, split: Split) -> list[str]:
         """The domains of a split, sorted."""
@@ -175,7 +192,7 @@ def open_tokens(
     if not path.exists():
         raise UserError(f"{path}: no such file or directory of token data")
     if is_token_data(path) or ((path / MANIFEST).is_file() and not bare_files(path)):
-        data = TokenData(path, _read_manifest(path / MANIFEST))
+        data = TokenData(path, read_manifest(path / MANIFEST))
     else:
         data = _bare(path, vocab_size, dtype, eos_id, flags)
     for shard in data.manifest.shards:
@@ -206,6 +223,8 @@ def is_token_data(path: Path) -> bool:
 
 def is_text(path: Path) -> bool:
     """Whether a path holds something other than token data or `.bin` files of another project."""
+    if is_remote(path):
+        return False
     if not path.is_dir():
         return path.is_file() and path.suffix != ".bin"
     is_tokens = is_token_data(path) or bool(bare_files(path))
@@ -217,7 +236,12 @@ def bare_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in sorted(path.glob("*.bin")) if file.is_file()]
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The description in a `manifest.json`.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
     try:
         raw = read_sealed_json(path)
         if raw["version"] != FORMAT_VERSION:

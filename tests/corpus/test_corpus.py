@@ -16,7 +16,7 @@ import pytest
 
 from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.pipeline.partitions import run_partitions
+from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.store.corpus import Count, Part, open_corpus, read_part, write_corpus, write_part
 from babyllm.text.readers import ReadConfig, find_partitions, read_partition
 
@@ -100,7 +100,7 @@ def test_finished_items_are_not_worked_on_again(tmp_path: Path, workers: int) ->
 
     def go(key: str, **how: Any) -> list[Any]:
         work = partial(squared, log=log, **how)
-        return run_partitions(range(6), work, directory, key=key, workers=workers, title="square")
+        return run_partitions(range(6), work, directory, key=key, work=WorkConfig(workers), title="square")
 
     with pytest.raises(UserError, match="item 4: cannot be worked on"):
         go("a", fails_at=4)
@@ -119,7 +119,7 @@ def test_a_killed_stage_continues(tmp_path: Path) -> None:
     code = (
         "from functools import partial; from pathlib import Path; import test_corpus as t\n"
         f"work = partial(t.squared, log=Path({str(log)!r}), sleep_s=0.1)\n"
-        f"t.run_partitions(range(20), work, Path({str(directory)!r}), key='a', workers=1)"
+        f"t.run_partitions(range(20), work, Path({str(directory)!r}), key='a', work=t.WorkConfig(1))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
     while not (directory / "00003").exists():
@@ -128,7 +128,7 @@ def test_a_killed_stage_continues(tmp_path: Path) -> None:
     process.wait()
     before = outputs(directory)
     assert 4 <= len(before) < 20
-    results = run_partitions(range(20), partial(squared, log=log), directory, key="a", workers=1)
+    results = run_partitions(range(20), partial(squared, log=log), directory, key="a", work=WorkConfig(1))
     assert results == [{"square": i * i} for i in range(20)] and len(outputs(directory)) == 20
     assert len(log.read_text().split()) <= 21
     assert json.loads((directory / "00000" / "done.json").read_text())["result"] == {"square": 0}
@@ -155,7 +155,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     code = (
         "from functools import partial; from pathlib import Path; import test_corpus as t\n"
         f"work = partial(t.logs_its_process, log=Path({str(log)!r}))\n"
-        f"t.run_partitions(range(100), work, Path({str(tmp_path / 'work')!r}), key='a', workers=2)"
+        f"t.run_partitions(range(100), work, Path({str(tmp_path / 'work')!r}), key='a', work=t.WorkConfig(2))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
     while not log.exists() or len(set(log.read_text().split())) < 2:
@@ -169,21 +169,34 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     assert not any(map(is_running, workers))
 
 
-def exits(item: int, folder: Path) -> None:
-    """Work that kills its process, as the system does when a process takes too much memory."""
-    os._exit(9)
+def killed(item: int, folder: Path, *, marks: Path, times: int) -> int:
+    """Work whose process is killed at item 1, so many times, as the system does for lack of memory."""
+    (folder / "half.txt").write_text(str(item), encoding="utf-8")
+    if item == 1 and len(list(marks.glob("*"))) < times:
+        (marks / f"{time.monotonic_ns()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "whole.txt").write_text(str(item), encoding="utf-8")
+    return item
 
 
-def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
-    """A worker process that is killed ends the stage with one line that says what to do."""
-    with pytest.raises(UserError, match=r"a worker process died.*--work\.partition_bytes"):
-        run_partitions([1, 2, 3], exits, tmp_path / "work", key="a", workers=2)
+def test_the_work_of_a_worker_that_dies_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with the same result and one line for each death; after three the stage ends and says what to do."""
+    (marks := tmp_path / "marks").mkdir()
+    job = partial(killed, marks=marks, times=2)
+    assert run_partitions(range(4), job, tmp_path / "work", key="a", work=WorkConfig(2)) == list(range(4))
+    written = {path.name: path.read_text() for path in (tmp_path / "work" / "00001").glob("*.txt")}
+    assert written == {"half.txt": "1", "whole.txt": "1"}
+    lines = [line for line in capsys.readouterr().err.splitlines() if "died" in line]
+    assert lines == [f"work/00001: the worker process died (attempt {n} of 3); another one tries again" for n in (1, 2)]
+    job = partial(killed, marks=marks, times=99)
+    with pytest.raises(UserError, match=r"^again/00001: 3 worker processes died, .*--work\.partition_bytes.*goes on"):
+        run_partitions(range(3), job, tmp_path / "again", key="a", work=WorkConfig(2))
 
 
 def test_progress_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If standard error is not a terminal, lines report how far the work has come and what is left."""
     run_partitions(
-        [1, 2], partial(squared, log=tmp_path / "log"), tmp_path / "work", key="a", workers=1, title="square"
+        [1, 2], partial(squared, log=tmp_path / "log"), tmp_path / "work", key="a", work=WorkConfig(1), title="square"
     )
     assert "square 2/2 100% | 0 s elapsed, 0 s left" in capsys.readouterr().err
 

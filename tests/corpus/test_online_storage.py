@@ -191,6 +191,20 @@ def test_redis_keeps_what_a_file_keeps(redis_url: str) -> None:
         Online(f"redis://:secret@127.0.0.1:{os.getpid() % 1000 + 1}")
 
 
+def test_a_bucket_of_redis_is_bounded(redis_url: str) -> None:
+    """Of a key that many unlike records share the newest 64 stay, as in memory; the others are found by other keys."""
+    rng = random.Random(3)
+    common, *texts = ("".join(chr(rng.randrange(0x4E00, 0x9FA0)) for _ in range(n)) for n in (60, *[40] * 180))
+    records = [(str(i), common + text) for i, text in enumerate(texts)]
+    records += [(f"{i}-again", common + texts[i][:-2]) for i in range(0, 180, 7)]
+    with Online() as memory, Online(f"{redis_url}#hot") as kept:
+        expected = memory.add_many(records)
+        assert kept.add_many(records) == expected and len(kept) == 180
+    assert [match.id for match in expected if match] == [str(i) for i in range(0, 180, 7)]
+    with pytest.importorskip("redis").Redis.from_url(redis_url) as client:
+        assert max(map(client.strlen, client.scan_iter("babyllm:hot:b*"))) == 64 * 6
+
+
 def test_clients_of_redis_keep_one_of_each(redis_url: str) -> None:
     """Of near-duplicates that several clients add at once, one is kept, and the others name it."""
     results: list[tuple[str, Match | None]] = []

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "babyllm"
 # Each layer imports from itself and from those before it. `babyllm` itself is a table of names, above all it names.
 LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
-    ("config", "integrity", "run_directory", "schedule", "runtime"),
+    ("config", "integrity", "run_directory", "schedule", "runtime", "object_store"),
     ("model", "tokenizer", "store", "pipeline", "parallel", "optim"),
     (
         "text",
@@ -110,7 +110,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TORCH_FREE = (
     *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
-    *("endpoint", "judging", "sandbox"),
+    *("endpoint", "judging", "sandbox", "object_store"),
 )
 
 

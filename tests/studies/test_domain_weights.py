@@ -1,15 +1,18 @@
-"""Weights of domains by excess losses: the equations, and the command `babyllm mix`."""
+"""Weights of domains by excess losses, or by size and quality: the equations, and the command `babyllm mix`."""
 
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from babyllm.__main__ import run
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.studies.domain_weights import doremi_weights
+from tests.support.disk_fixtures import corpus_of
 
 
 def test_weights_follow_the_equations() -> None:
@@ -79,3 +82,46 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             run(["mix", proxy, reference])
+
+
+def test_corpora_are_weighed_by_size_and_quality(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The weight of a domain is its quality times its bytes to the power of alpha; only kept documents count."""
+    rows = (
+        [("good book " * (4 + i), "books") for i in range(6)] + [("bad spam " * 9, "web")] * 2 + [("good page", "web")]
+    )
+    corpus = corpus_of(tmp_path / "corpus", [Document(text, name, str(i)) for i, (text, name) in enumerate(rows)])
+    (tmp_path / "target.txt").write_text("good book", encoding="utf-8")
+    flags = ["--kind=documents", "--scores=[importance]", f"--target=[{tmp_path / 'target.txt'}]", "--keep=8"]
+    chosen, file = str(tmp_path / "chosen"), tmp_path / "mix.yaml"
+    run(["select", str(corpus), chosen, *flags, "--work.workers=1"])
+
+    def mixed(*flags: str) -> dict[str, float]:
+        run(["mix", chosen, str(file), *flags])
+        return dict(yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["mix"])
+
+    table = [
+        row for row in pq.read_table(tmp_path / "chosen" / "scores.parquet").to_pylist() if row["rank"] is not None
+    ]
+    assert len(table) == 8
+    bound = float(np.median([row["importance"] for row in table]))
+    sizes, raw = {"books": 0.0, "web": 0.0}, {"books": 0.0, "web": 0.0}
+    for row in table:
+        sizes[row["task"]] += row["bytes"]
+        raw[row["task"]] += row["bytes"] * (row["importance"] >= bound)
+    for alpha in (1.0, 0.3):
+        weights = {name: raw[name] / size * size**alpha for name, size in sizes.items()}
+        expected = {name: pytest.approx(w / sum(weights.values()), rel=1e-3) for name, w in weights.items()}
+        assert mixed("--quality=importance", f"--at_least={bound}", f"--alpha={alpha}") == {
+            k: v for k, v in expected.items() if weights[k]
+        }
+    assert mixed() == {name: pytest.approx(size / sum(sizes.values()), rel=1e-3) for name, size in sizes.items()}
+    assert "epochs" in capsys.readouterr().out
+    for flags, message in (
+        (["--quality=ifd"], "scores.parquet has no such column; it has key"),
+        (["--quality=importance"], "the domain books has a mean score of -"),
+        (["--at_least=1"], "--at_least=1: is a bound on a score"),
+    ):
+        with pytest.raises(UserError, match=message):
+            mixed(*flags)
+    with pytest.raises(UserError, match="cannot be read"):
+        run(["mix", str(corpus), "--quality=importance"])

@@ -12,7 +12,7 @@ from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.prepare.encode import train_tokenizer, write_tokens
 from babyllm.store.shard_writer import ShardWriter
-from babyllm.store.shards import MANIFEST, Manifest, TokenStream, open_tokens, token_dtype
+from babyllm.store.shards import MANIFEST, Manifest, TokenData, TokenStream, open_tokens, token_dtype
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 EOS = 2
@@ -242,13 +242,14 @@ def test_reading_crosses_shard_borders(tmp_path: Path) -> None:
     """Any range of a stream equals that range of the concatenated shards, clipped at the end."""
     documents = some_documents(30, 1000)
     manifest = write(tmp_path, documents, shard_tokens=20)
-    stream, joined = TokenStream(tmp_path, manifest.shards, manifest.dtype), with_eos(documents)
+    data = TokenData(tmp_path, manifest)
+    stream, joined = TokenStream([data.ids(shard) for shard in manifest.shards]), with_eos(documents)
     assert len(stream) == len(joined) and len(manifest.shards) > 4
     for start in range(len(joined) + 2):
         for length in (0, 1, 7, 45, 1000):
             got = stream.read(start, start + length)
             assert got.dtype == np.int64 and got.tolist() == joined[start : start + length]
-    assert len(TokenStream(tmp_path, [], "uint16")) == 0
+    assert len(TokenStream([])) == 0
 
 
 def test_shards_are_mapped_and_not_loaded(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.errors import UserError
+from babyllm.object_store.addresses import named
+from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.report import Report, print_report
 from babyllm.store.chat_folders import is_chat_files
 from babyllm.text.dedup.dedup_config import DedupConfig
@@ -35,13 +37,14 @@ class Flags(DedupConfig):
 
 def run(flags: Flags, *arguments: str) -> None:
     """Deduplicate IN into OUT and print the report."""
-    *inputs, out = map(Path, arguments)
-    report = _unique(flags, inputs, out)
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = _unique(flags, inputs, out)
+    place = named(arguments[-1])
     if report is None:
-        print(f"{out}: is complete, there is nothing to do")
+        print(f"{place}: is complete, there is nothing to do")
         return
     print_report(report)
-    print(f"\n{out / 'report.html'}")
+    print(f"\n{place / 'report.html'}")
 
 
 def _unique(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
@@ -50,6 +53,9 @@ def _unique(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
         if chats := [path for path in inputs if path.is_file() or is_chat_files(path)]:
             raise UserError(f"{chats[0]}: is not a corpus; for files of conversations, add --kind=conversations")
         return dedup(inputs, out, config)
+    for name in ("index", "takedowns"):
+        if getattr(config, name):
+            raise UserError(f"--{name}: is for documents; leave it out")
     from babyllm.chat_corpus.dedup_chats import dedup_chats
 
     return dedup_chats(inputs, out, config, flags.by, flags.format)

@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from babyllm.errors import UserError
+from babyllm.object_store.addresses import named
+from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.report import Report, Table, print_report
 from babyllm.selection.select_config import SelectConfig
 
@@ -29,13 +32,14 @@ def run(flags: Flags, *arguments: str) -> None:
     Raises:
         UserError: a file or flag is at fault; the message names it.
     """
-    *inputs, out = map(Path, arguments)
-    report = _selected(flags, inputs, out)
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = _selected(flags, inputs, out)
+    place = named(arguments[-1])
     if report is None:
-        print(f"{out}: complete already, with these settings and inputs; nothing to do")
+        print(f"{place}: complete already, with these settings and inputs; nothing to do")
         return
     print_report(replace(report, tables=[table for table in report.tables if _is_brief(table)]))
-    print(f"\n{out / 'report.html'} also shows how varied they are; {out / 'scores.parquet'} has all scores")
+    print(f"\n{place / 'report.html'} also shows how varied they are; {place / 'scores.parquet'} has all scores")
 
 
 def _is_brief(table: Table) -> bool:
@@ -49,6 +53,8 @@ def _selected(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
         from babyllm.selection.select_documents import select_documents
 
         return select_documents(inputs, out, config)
+    if config.takedowns:
+        raise UserError("--takedowns: is for documents; leave it out")
     from babyllm.commands import read_as_chosen
     from babyllm.runtime import start
     from babyllm.selection.build_scorer import build_scorer

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import Count, PathText, Share
+from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig
 
@@ -33,7 +34,11 @@ class Flags:
         held_out: share of the documents in the split "val", chosen by a hash of each text.
         shard_tokens: number of tokens at which a shard is closed.
         read: settings for reading files other than corpora.
+        takedowns: files of documents to refuse, or directories with a takedowns.jsonl; those of the inputs always
+            count.
         work: number of processes and size of partitions.
+        plan: whether to say how long it will take, with how much memory and disk, from samples of the input, instead of
+            doing it.
     """
 
     tokenizer: PathText
@@ -45,32 +50,38 @@ class Flags:
     held_out: Share = 0.02
     shard_tokens: Count = 1 << 28
     read: ReadConfig = field(default_factory=ReadConfig)
+    takedowns: list[PathText] = field(default_factory=list)
     work: WorkConfig = field(default_factory=WorkConfig)
+    plan: bool = False
 
 
 def run(flags: Flags, *arguments: str) -> None:
     """Encode the inputs into the directory named last, and print a report on it."""
     from pathlib import Path
 
+    from babyllm.object_store.stage_paths import stage_paths
     from babyllm.pipeline.report import print_report
     from babyllm.prepare.tokens import tokenize
     from babyllm.tokenizer import Tokenizer
 
-    *inputs, out = map(Path, arguments)
     tokenizer = Tokenizer.load(flags.tokenizer)
+    if flags.takedowns and flags.kind == "conversations":
+        raise UserError("--takedowns: is for documents; leave it out")
     chats = _chats(flags, tokenizer) if flags.kind == "conversations" else None
-    report = tokenize(
-        inputs,
-        chats.template.tokenizer if chats and chats.template else tokenizer,
-        out,
-        held_out=flags.held_out,
-        shard_tokens=flags.shard_tokens,
-        read=flags.read,
-        work=flags.work,
-        chats=chats,
-    )
+    encoder = chats.template.tokenizer if chats and chats.template else tokenizer
+    how: dict[str, Any] = {"held_out": flags.held_out, "shard_tokens": flags.shard_tokens}
+    how |= {"read": flags.read, "work": flags.work}
+    if flags.plan:
+        from babyllm.prepare.plan_tokens import plan_tokenize
+
+        with stage_paths([*arguments[:-1], Path()], flags.work.cache) as (inputs, _):
+            print_report(plan_tokenize(inputs, encoder, chats=chats, **how))
+        return
+    takedowns = [Path(path) for path in flags.takedowns]
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = tokenize(inputs, encoder, out, chats=chats, takedowns=takedowns, **how)
     if report is None:
-        print(f"{out}: complete already, with these settings and inputs; nothing to do")
+        print(f"{arguments[-1]}: complete already, with these settings and inputs; nothing to do")
     else:
         print_report(report)
 

@@ -20,11 +20,14 @@ class Flags(VocabularyConfig):
     Attributes:
         compare: tokenizers (directories or files) to show beside the new one.
         read: settings for reading files other than corpora.
+        takedowns: files of documents to leave out, or directories with a takedowns.jsonl; those of the inputs always
+            count.
         work: number of processes and size of partitions.
     """
 
     compare: list[PathText] = field(default_factory=list)
     read: ReadConfig = field(default_factory=ReadConfig)
+    takedowns: list[PathText] = field(default_factory=list)
     work: WorkConfig = field(default_factory=WorkConfig)
 
 
@@ -37,7 +40,13 @@ def run(flags: Flags, *arguments: str) -> None:
     *inputs, out = map(Path, arguments)
     config = VocabularyConfig(**{f.name: getattr(flags, f.name) for f in fields(VocabularyConfig)})
     report = learn_vocabulary(
-        inputs, out, config, compare=load_by_name(flags.compare), read=flags.read, work=flags.work
+        inputs,
+        out,
+        config,
+        compare=load_by_name(flags.compare),
+        read=flags.read,
+        work=flags.work,
+        takedowns=[Path(path) for path in flags.takedowns],
     )
     if report is None:
         print(f"{out}: complete already, with these settings and inputs; nothing to do")

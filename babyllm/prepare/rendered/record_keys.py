@@ -78,7 +78,7 @@ def write_keys(
         partial(_write, records=records),
         directory,
         key=[key, "keys"],
-        workers=work.workers,
+        work=work,
         sizes=[partition.size_bytes for partition in partitions],
         title="keys",
     )

@@ -24,6 +24,7 @@ from babyllm.chat.reading import find_chats
 from babyllm.chat.registry.data_set import DataSet
 from babyllm.documents import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.report import Report
@@ -96,6 +97,7 @@ class Job(Generic[S]):
     more: Callable[[Sequence[Path], Path, S], Result] | None = None
 
 
+@beside_others
 def render_store(
     paths: Sequence[Path | DataSet],
     held_out_paths: Sequence[Path | DataSet],
@@ -149,7 +151,7 @@ def render_store(
         discard_work(directory)
         _describe_again(directory, data)
         return None
-    with work_directory(directory, _files_of(directory)):
+    with work_directory(directory, _files_of(directory), work):
         template.tokenizer.adding_bos(False).save(where, chat_template=template.source)
         key = made_of | {"pieces": key_of(partitions)}
         settings = _chosen(partitions, settings, parts, work, job, key)
@@ -164,7 +166,7 @@ def render_store(
             partial(job.piece, settings=settings),
             parts,
             key=key,
-            workers=work.workers,
+            work=work,
             sizes=[partition.size_bytes for partition in partitions],
             title=job.title,
         )

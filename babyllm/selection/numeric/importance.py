@@ -94,7 +94,7 @@ def tokens_by(config: ImportanceConfig) -> Callable[[str], list[str]]:
     return lambda text: [word for word in jieba.lcut(text.lower()) if _TOKEN.search(word)]
 
 
-def _bucket_rows(texts: Iterable[str], config: ImportanceConfig) -> Iterator[Rows]:
+def bucket_rows(texts: Iterable[str], config: ImportanceConfig) -> Iterator[Rows]:
     """For each text the (n-grams,) int64 buckets of its n-grams: of its tokens in order, of its pairs, and so on.
 
     The hash of an n-gram is `mix` of its tokens' hashes as the digits of a number, modulo 2**64; its bucket is the
@@ -117,7 +117,7 @@ def count(texts: Iterable[str], config: ImportanceConfig) -> Rows:
         UserError: jieba is asked for and not installed.
     """
     counts, waiting, n_waiting = np.zeros(config.buckets, np.int64), [np.empty(0, np.int64)], 0
-    for buckets in _bucket_rows(texts, config):
+    for buckets in bucket_rows(texts, config):
         waiting.append(buckets)
         n_waiting += len(buckets)
         if n_waiting >= _AT_ONCE:
@@ -152,7 +152,7 @@ def weigh(texts: Iterable[str], ratios: F64, config: ImportanceConfig) -> Weighe
     Raises:
         UserError: jieba is asked for and not installed.
     """
-    found = [(float(ratios[buckets].sum()), len(buckets)) for buckets in _bucket_rows(texts, config)]
+    found = [(float(ratios[buckets].sum()), len(buckets)) for buckets in bucket_rows(texts, config)]
     return Weighed(np.array([weight for weight, _ in found]), np.array([n for _, n in found], np.int64))
 
 

@@ -13,13 +13,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from babyllm.config.values import without_paths
 from babyllm.documents import Document
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -35,6 +36,7 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
+from babyllm.pipeline.step_times import with_times
 from babyllm.store.corpus import MANIFEST, Part, about_corpus, add_counts, read_part, write_corpus, write_part
 from babyllm.text.clean.filters import CleanConfig, check_names
 from babyllm.text.clean.filters.chain import Step, Tally, apply, build, excerpt, labels
@@ -52,6 +54,7 @@ from babyllm.text.readers import (
     read_partition,
     require_fields,
 )
+from babyllm.text.takedowns import Takedowns, find_takedowns
 
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 19
@@ -59,6 +62,7 @@ PART = "part.parquet"
 LoadScorer = Callable[[str], Scorer]
 
 
+@beside_others
 def clean(
     inputs: Sequence[Path],
     out: Path,
@@ -67,6 +71,7 @@ def clean(
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
     load_scorer: LoadScorer | None = None,
+    takedowns: Sequence[Path] = (),
 ) -> Report | None:
     """Write the corpus `out`: the documents of `inputs` that pass the filters, as the filters changed them.
 
@@ -80,6 +85,7 @@ def clean(
         read: settings of the readers of raw files.
         work: use of the machine; the documents do not depend on it.
         load_scorer: module-level function that loads the language model of the filter perplexity from its directory.
+        takedowns: lists of documents to refuse, besides those in the inputs themselves.
 
     Returns:
         The report; None if `out` had been made before, with the same inputs and settings.
@@ -91,20 +97,41 @@ def clean(
     check_names(config.filters)
     trained = {name: chosen for name, chosen in _chosen(config).items() if isinstance(chosen, Trained)}
     require_apart(out, [*inputs, *(path for chosen in trained.values() for path in chosen.examples())])
-    about = _about(inputs, config, read)
+    refused = find_takedowns(inputs, takedowns)
+    about = describe(inputs, config, read) | refused.about()
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    partitions = find_partitions(inputs, read, work.partition_bytes)
+    require_fields(partitions, read)
+    return clean_partitions(partitions, inputs, out, config, read, work, load_scorer, refused, about)
+
+
+def clean_partitions(
+    partitions: Sequence[Partition],
+    inputs: Sequence[Path],
+    out: Path,
+    config: CleanConfig,
+    read: ReadConfig,
+    work: WorkConfig,
+    load_scorer: LoadScorer | None,
+    refused: Takedowns,
+    about: dict[str, Any],
+) -> Report:
+    """Write the corpus `out` from partitions of the inputs, which `about` describes; see `clean`.
+
+    Raises:
+        UserError: a setting is wrong, or `out` holds something else.
+    """
+    trained = {name: chosen for name, chosen in _chosen(config).items() if isinstance(chosen, Trained)}
+    with work_directory(out, work=work) as directory:
         learned: list[str] = []
         for name, chosen in trained.items():
             taught: Any
             taught, files = chosen.train(read, directory)
             config = replace(config, **{name: taught})
             learned += files
-        run = _Run(config, read, load_scorer)
+        run = _Run(config, read, load_scorer, refused)
         run.steps(config.filters, {})  # a missing library or file is reported before the work begins
-        partitions = find_partitions(inputs, read, work.partition_bytes)
-        require_fields(partitions, read)
         passes = _passes(run, partitions, directory, about, work)
         made = directory / MADE
         join_rejected([folder for folders, _ in passes for folder in folders], made)
@@ -120,6 +147,7 @@ def clean(
         n_read = sum(count.documents for count in outcome.read.values())
         warn_of_rejected(outcome.unreadable, n_read, out / REJECTED)
         publish(out, [*(part.file for part in parts), REJECTED, *learned, *REPORT_FILES, MANIFEST])
+        report = with_times(report, n_read)
     discard_work(out)
     return report
 
@@ -134,6 +162,7 @@ class _Run:
     config: CleanConfig
     read: ReadConfig
     load_scorer: LoadScorer | None
+    takedowns: Takedowns
 
     def steps(self, names: Sequence[str], usual: dict[str, Bounds]) -> list[Step]:
         """The filters of these names as steps, each tried on a short text."""
@@ -167,7 +196,11 @@ def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
     named = [(label, step) for (label, _), step in zip(task.filters, steps, strict=True)]
     is_first = isinstance(item, Partition)
     notes = Counter[str]()
-    source = read_partition(item, task.run.read, notes) if isinstance(item, Partition) else read_part(Path(item))
+    source: Iterator[Document | Rejected] = (
+        task.run.takedowns.refuse(read_partition(item, task.run.read, notes))
+        if isinstance(item, Partition)
+        else read_part(Path(item))
+    )
     with (folder / REJECTED).open("w", encoding="utf-8") as rejected:
         documents = _filtered(_readable(source, outcome, rejected), named, outcome, rejected, is_first, task)
         kept = write_part(documents, folder / PART)
@@ -177,9 +210,7 @@ def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
     return to_json(outcome)
 
 
-def _readable(
-    source: Iterator[Document | Rejected] | Iterator[Document], outcome: Outcome, rejected: TextIO
-) -> Iterator[Document]:
+def _readable(source: Iterator[Document | Rejected], outcome: Outcome, rejected: TextIO) -> Iterator[Document]:
     for record in source:
         if isinstance(record, Document):
             yield record
@@ -258,7 +289,7 @@ def _passes(
         task = _Pass(run, group, usual, is_last=number == len(groups) - 1)
         where = directory / f"pass{number}"
         values = run_partitions(
-            items, partial(_work, task), where, key=key, workers=work.workers, sizes=sizes, title="clean: bytes read"
+            items, partial(_work, task), where, key=key, work=work, sizes=sizes, title="clean: bytes read"
         )
         folders = [where / f"{index:05d}" for index in range(len(items))]
         outcomes = [Outcome.of(value) for value in values]
@@ -287,7 +318,7 @@ def _chosen(config: CleanConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.filters}
 
 
-def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
+def describe(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
     """What determines the result, as JSON values: inputs, filters, their options and files."""
     files: dict[str, str] = {}
     for chosen in _chosen(config).values():
@@ -300,7 +331,7 @@ def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dic
     about = {
         "stage": "clean",
         "inputs": key_of(find_partitions(inputs, read, WHOLE_FILES)),
-        "read": asdict(read),
+        "read": read.described(),
         "filters": options,
         "files": files,
     }

@@ -44,7 +44,7 @@ def exact_forms(texts: pa.Array, fold: Sequence[Fold]) -> Ragged:
             whitespace. A text of punctuation alone is still compared by its punctuation.
     """
     forms: list[str] = texts.to_pylist()
-    if table := _table("case" in fold, "width" in fold):
+    if table := folded_characters("case" in fold, "width" in fold):
         forms = [text.translate(table) for text in forms]
     forms = [unicodedata.normalize("NFC", text) for text in forms]
     unusual = pc.match_substring_regex(texts, _UNUSUAL).to_pylist()  # folding and NFC add or remove no whitespace
@@ -65,8 +65,8 @@ def _plain(text: str) -> str:
 
 
 @cache
-def _table(case: bool, width: bool) -> dict[int, str]:
-    """Map from each code point that folding changes to its folded text."""
+def folded_characters(case: bool, width: bool) -> dict[int, str]:
+    """Map from each code point that folding case or width changes to its folded text."""
     table: dict[int, str] = {}
     for point in _FOLDED if case or width else ():
         character = folded = chr(point)

@@ -24,7 +24,7 @@ from babyllm.ragged import Ragged, compress, offsets_of
 
 DROPPED, WORD, SINGLE, SYMBOL = range(4)  # kinds of code points
 
-_N_CODE_POINTS = 0x110000
+N_CODE_POINTS = 0x110000
 # Code points looked up one by one; the blocks between have one kind each and are not changed by NFKC and casefold.
 _VARIED = (*range(0x3400), *range(0x4DC0, 0x4E00), *range(0xA000, 0xAC00), *range(0xD7A4, 0xD800),
            *range(0xF900, 0x20000), *range(0x2F800, 0x2FA20), *range(0xE0000, 0xE01F0))  # fmt: skip
@@ -62,8 +62,7 @@ def kinds(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
 def fold(column: pa.Array) -> Ragged:
     """The folded code points (uint32) of each text of a column of large strings without nulls."""
     tables = _tables()
-    bounds = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
-    text = str(memoryview(column.buffers()[2] or b"")[bounds[0] : bounds[-1]], "utf-8")
+    text = joined_text(column)
     points = code_points(text)
     offsets = offsets_of(pc.utf8_length(column).to_numpy())
     if not (hits := np.flatnonzero(tables.needs_context.take(points))).size:
@@ -83,6 +82,12 @@ def characters(folded: Ragged) -> Ragged:
     return compress(folded, kinds(folded.values) != DROPPED)
 
 
+def joined_text(column: pa.Array) -> str:
+    """All texts of a column of large strings without nulls, one after another."""
+    bounds = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
+    return str(memoryview(column.buffers()[2] or b"")[bounds[0] : bounds[-1]], "utf-8")
+
+
 def code_points(text: str) -> NDArray[np.uint32]:
     """(characters,) uint32 code points of a text."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
@@ -90,7 +95,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 @cache
 def _tables() -> _Tables:
-    kind = np.full(_N_CODE_POINTS, SYMBOL, np.uint8)
+    kind = np.full(N_CODE_POINTS, SYMBOL, np.uint8)
     of_category = {
         "Z": DROPPED,
         "P": DROPPED,
@@ -112,8 +117,8 @@ def _tables() -> _Tables:
         block[block == WORD] = SINGLE
     for start, stop in _VARIATION_SELECTORS:
         kind[start:stop] = DROPPED
-    folded = np.arange(_N_CODE_POINTS, dtype=np.uint32)
-    needs_context = np.zeros(_N_CODE_POINTS, bool)
+    folded = np.arange(N_CODE_POINTS, dtype=np.uint32)
+    needs_context = np.zeros(N_CODE_POINTS, bool)
     seconds = _combining_seconds(texts)
     # One call normalises all texts: they are joined by a character that nothing combines with.
     joined = "\0".join(texts[1:])

@@ -17,7 +17,8 @@ from babyllm.text.dedup.near.linking import FOUND_BY
 from babyllm.text.dedup.near.methods import METHODS
 from babyllm.text.dedup.results import Result, describe
 from babyllm.text.dedup.slices import Slice
-from babyllm.text.dedup.trimming import Loss, Trimming
+from babyllm.text.dedup.substrings.cutting import Cutting
+from babyllm.text.dedup.trimming import Loss, Trimming, total_loss
 from babyllm.text.readers import Source
 
 N_EXAMPLES = 12
@@ -33,6 +34,7 @@ def summarize(
     files: Sequence[Source],
     config: DedupConfig,
     trimming: Trimming | None = None,
+    cutting: Cutting | None = None,
 ) -> Report:
     """The report of a deduplication.
 
@@ -44,11 +46,14 @@ def summarize(
         files: evaluation files.
         config: settings of the deduplication.
         trimming: inputs without repeated lines; None if lines were not removed.
+        cutting: documents without repeated spans; None if spans were not removed.
     """
     before: dict[str, int] = {}
     for corpus in corpora:
         for domain, count in corpus.domains().items():
             before[domain] = before.get(domain, 0) + count.documents
+    for domain in result.taken_names["domain"].to_pylist():
+        before[domain] -= 1
     if trimming:
         before = {domain: n - trimming.losses.get(domain, Loss()).removed for domain, n in before.items()}
     tables = [_methods(result), _domains(result, before), _domain_pairs(result, before), _sizes(result)]
@@ -58,29 +63,43 @@ def summarize(
         items = _contaminated_examples(result, pieces, benchmarks, files)
         examples.append(ExampleGroup("Documents that share words with an evaluation set", items))
     if trimming:
-        tables.insert(0, _lines(trimming, corpora))
+        title = "Lines and paragraphs that repeat, removed before documents were compared"
+        tables.insert(0, _losses(title, trimming.losses, corpora))
         items = [
             LabelledTexts(f"removed from {n:,} documents", [unit[:_EXAMPLE_CHARACTERS]])
             for n, unit in trimming.frequent
         ]
         examples.append(ExampleGroup(f"{config.lines.unit.capitalize()}s that were removed most often", items))
+    if cutting:
+        title = "Spans of characters that repeat, removed from the documents that stayed"
+        tables.append(_losses(title, cutting.losses, corpora))
+        items = [LabelledTexts(f"{n:,} characters", [text]) for n, text in cutting.longest]
+        examples.append(ExampleGroup("Longest spans that were removed", items))
     return Report(
         "Deduplication",
-        _facts(result, corpora, config, trimming),
+        _facts(result, corpora, config, trimming, cutting),
         tables,
         [_similarities(result)],
         [group for group in examples if group.items],
     )
 
 
-def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig, trimming: Trimming | None) -> list[Fact]:
+def _facts(
+    result: Result,
+    corpora: Sequence[Corpus],
+    config: DedupConfig,
+    trimming: Trimming | None,
+    cutting: Cutting | None,
+) -> list[Fact]:
     total = sum((count for corpus in corpora for count in corpus.domains().values()), Count())
-    n_removed = len(result.removed) + (trimming.total().removed if trimming else 0)
+    cut = total_loss(cutting.losses) if cutting else Loss()
+    n_removed = len(result.removed) + (trimming.total().removed if trimming else 0) + cut.removed
     facts: list[Fact] = [
         ("documents before", total.documents),
         ("removed", n_removed),
         ("documents after", total.documents - n_removed),
         ("clusters", len(np.unique(result.members.survivor))),
+        *([("repetitions that stay by chance", result.n_spared)] if config.soft.power else []),
         ("compared by", f"{config.shingles.n}-grams of {config.shingles.kind}"),
     ]
     if trimming:
@@ -89,6 +108,14 @@ def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig, trimm
             ("characters removed with them", trimming.total().characters),
             ("documents trimmed", trimming.total().trimmed),
         ]
+    if cutting:
+        facts += [
+            ("spans removed", cut.units),
+            ("characters removed with the spans", cut.characters),
+            ("documents cut", cut.trimmed),
+        ]
+    if len(result.taken):
+        facts.append(("taken down", len(result.taken)))
     if config.fold:
         facts.append(("exact without", ", ".join(config.fold)))
     if config.near:
@@ -106,16 +133,16 @@ def _methods(result: Result) -> Table:
     return Table("Removed by", ["method", "documents"], rows)
 
 
-def _lines(trimming: Trimming, corpora: Sequence[Corpus]) -> Table:
+def _losses(title: str, losses: dict[str, Loss], corpora: Sequence[Corpus]) -> Table:
     n_characters: dict[str, int] = {}
     for domain, count in (item for corpus in corpora for item in corpus.domains().items()):
         n_characters[domain] = n_characters.get(domain, 0) + count.characters
     rows: list[list[Cell]] = [
         [domain, loss.units, loss.characters, loss.trimmed, loss.removed, loss.characters / n_characters[domain]]
-        for domain, loss in trimming.losses.items()
+        for domain, loss in losses.items()
     ]
     columns = ["domain", "units", "characters", "documents trimmed", "documents removed", "share"]
-    return Table("Lines and paragraphs that repeat, removed before documents were compared", columns, rows)
+    return Table(title, columns, rows)
 
 
 def _domains(result: Result, before: dict[str, int]) -> Table:

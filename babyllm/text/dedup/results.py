@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from babyllm.text.dedup.decontaminate import Benchmarks
 from babyllm.text.dedup.near.candidates import unpack
-from babyllm.text.dedup.near.cluster import Members, chains, direct, graph_of, select
+from babyllm.text.dedup.near.cluster import Members, chains, direct, graph_of, select, spared
 from babyllm.text.dedup.near.direct import complete, grouped
 from babyllm.text.dedup.near.linking import FOUND_BY, AllLinks, Steps
 from babyllm.text.dedup.slices import Slice, read
 from babyllm.text.dedup.steps import Setting
 from babyllm.text.readers import Source
+from babyllm.text.takedowns import REASON as TAKEN_DOWN
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ class Result:
         is_removed: (members,) bool: whether each member is removed.
         contaminated: (3, documents) int64: number of the document, number of matching n-grams, index of the first one.
         contaminated_names: columns id and domain of the contaminated documents.
+        taken: (documents,) int64 numbers of the documents of the inputs that were taken down.
+        taken_names: columns id and domain of these.
         removed: (documents,) int64 numbers of all removed documents, ascending.
+        n_spared: number of repetitions that stay by chance.
     """
 
     members: Members
@@ -38,7 +42,10 @@ class Result:
     is_removed: NDArray[np.bool_]
     contaminated: NDArray[np.int64]
     contaminated_names: pa.Table
+    taken: NDArray[np.int64]
+    taken_names: pa.Table
     removed: NDArray[np.int64]
+    n_spared: int
 
     def survivors(self) -> NDArray[np.int64]:
         """(members,) int64 index among the members of each member's survivor."""
@@ -70,13 +77,35 @@ def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links:
         if is_direct
         else chains(graph_of(documents, order, *links))
     )
-    is_removed = is_input & (members.survivor != members.documents)
-    in_use = np.isin(members.survivor, members.survivor[is_removed])  # without clusters of which no document is removed
+    is_repeated = is_input & (members.survivor != members.documents)
+    # Without clusters whose repetitions are all documents of --against.
+    in_use = np.isin(members.survivor, members.survivor[is_repeated])
+    is_removed, soft = is_repeated, setting.config.soft
+    if soft.power:
+        is_removed = is_repeated & ~spared(members, names["id"].to_pylist(), soft.power, soft.seed)
     members, names = select(members, in_use), names.filter(pa.array(in_use))
     found = [np.load(f / "contaminated.npy") for f in setting.folders("sketch") if (f / "contaminated.npy").exists()]
     contaminated = np.concatenate([np.empty((3, 0), np.int64), *found], axis=1)
-    removed = np.union1d(documents[is_removed], contaminated[0])
-    return Result(members, names, is_removed[in_use], contaminated, describe(pieces, contaminated[0]), removed)
+    taken = _taken(setting, sum(piece.n for of_corpus in slices[:n_inputs] for piece in of_corpus))
+    removed = np.union1d(np.union1d(documents[is_removed], contaminated[0]), taken)
+    return Result(
+        members,
+        names,
+        is_removed[in_use],
+        contaminated,
+        describe(pieces, contaminated[0]),
+        taken,
+        describe(pieces, taken),
+        removed,
+        int(np.count_nonzero(is_repeated & ~is_removed)),
+    )
+
+
+def _taken(setting: Setting, n: int) -> NDArray[np.int64]:
+    """Documents that are taken down, among the first n."""
+    found = [np.load(folder / "taken.npy") for folder in setting.own_folders("sketch")]
+    numbers = np.concatenate([np.empty(0, np.int64), *found])
+    return numbers[numbers < n]
 
 
 def reasons_of(result: Result) -> dict[str, int]:
@@ -84,6 +113,7 @@ def reasons_of(result: Result) -> dict[str, int]:
     reasons = {
         "repeats another document, one of --against perhaps": int(np.count_nonzero(result.is_removed)),
         "shares words with an evaluation set": result.contaminated.shape[1],
+        TAKEN_DOWN: len(result.taken),
     }
     return {reason: n for reason, n in reasons.items() if n}
 

@@ -1,7 +1,7 @@
 """The work on one partition in each step of the stage: functions that write their results into a folder.
 
 count    slice -> frequencies.npy                      (SimHash with tfidf only)
-sketch   slice -> lengths, exact, minhash, simhash, simhash-prints, contaminated (.npy)
+sketch   slice -> lengths, exact, minhash, simhash, simhash-prints, contaminated, taken (.npy); sets for an index
 exact    range of exact keys -> links.npy              (repetition, the document it repeats)
 propose  ranges of band or table keys -> pairs.npy, members.npy, offsets.npy
 shingle  slice -> the sets of its documents in a pair or group
@@ -36,9 +36,11 @@ from babyllm.text.dedup.near.shingles import distinct, shingles
 from babyllm.text.dedup.near.verify import Links, SetStore, verify, verify_groups, verify_in_order, write_sets
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.slices import Slice, read, read_texts
+from babyllm.text.takedowns import NO_TAKEDOWNS, Takedowns
 
 GRAMS = "grams.bin"  # the n-grams of the evaluation sets
 IDF = "idf.npy"  # the inverse document frequencies of shingles
+RECALLED = "recalled-"  # beginning of the steps whose folders follow those of the new documents, see `index.recall`
 _ROW_GROUP_BYTES = 2 << 20
 
 
@@ -50,15 +52,26 @@ class Setting:
         config: settings of the stage.
         n_documents: number of documents in all corpora.
         directory: directory of the intermediate files.
+        takedowns: documents that are removed whatever they say.
     """
 
     config: DedupConfig
     n_documents: int
     directory: Path
+    takedowns: Takedowns = NO_TAKEDOWNS
 
     def folders(self, step: str) -> list[Path]:
-        """The finished folders of a step, in their order."""
+        """The finished folders of a step, in their order; then those of documents recalled from an index."""
+        own = self.own_folders("sketch" if step == "sets" and self.keeps_sets() else step)
+        return own + (self.own_folders(RECALLED + step) if self.config.index else [])
+
+    def own_folders(self, step: str) -> list[Path]:
+        """The same without recalled documents."""
         return sorted(folder for folder in (self.directory / step).glob("[0-9]*") if folder.is_dir())
+
+    def keeps_sets(self) -> bool:
+        """Whether the sketches hold the shingles of all documents, because an index will."""
+        return self.config.index is not None and bool(self.config.near)
 
     def method(self, name: str) -> Method:
         """The method of this name for finding near-duplicates."""
@@ -82,6 +95,9 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
     benchmarks = decontaminate.load(grams, config.decontaminate_words) if is_checked and grams.exists() else None
     methods = {name: setting.method(name) for name in config.near}
     found: dict[str, list[NDArray[Any]]] = {}
+    sets = [Ragged(NO_PAIRS, np.zeros(1, np.int64))]
+    taken = taken_in(piece, setting)
+    found["taken"] = [np.flatnonzero(taken) + first]
 
     def add(name: str, value: NDArray[Any]) -> None:
         found.setdefault(name, []).append(value)
@@ -90,34 +106,64 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
         folded, numbers = fold(texts), np.arange(first, first + len(texts))
         first += len(texts)
         add("lengths", pc.utf8_length(texts).to_numpy())
-        is_clean = np.ones(len(texts), bool)
+        is_clean = ~taken[numbers - piece.first]
         if benchmarks:
             n_matches, gram = decontaminate.matches(folded, benchmarks)
-            is_clean = n_matches == 0
-            add("contaminated", np.stack([numbers, n_matches, gram])[:, ~is_clean])
+            add("contaminated", np.stack([numbers, n_matches, gram])[:, is_clean & (n_matches > 0)])
+            is_clean &= n_matches == 0
         hashed = hash_rows(exact_forms(texts, config.fold))
+        if config.index is not None:
+            add("hashes", np.stack(hash_rows(exact_forms(texts, [])) if config.fold else hashed))
         add("exact", np.stack([*hashed, numbers.view(np.uint64)])[:, is_clean])
         if not methods:
             continue
         hashes = shingles(folded, config.shingles)
         is_clean &= hashes.lengths() > 0
+        if setting.keeps_sets():
+            sets.append(distinct(hashes))
         for name, method in methods.items():
             keys, prints = method.sketch(hashes)
             add(name, entries(keys[:, is_clean], numbers[is_clean]))
             if prints is not None:
                 add(f"{name}-prints", prints)
     _save_sketch(found, folder)
+    if setting.keeps_sets():
+        write_sets(folder, np.arange(piece.first, first), _concatenated(sets))
     return {"contaminated": sum(part.shape[1] for part in found.get("contaminated", []))}
 
 
 def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
     for name, parts in found.items():
-        whole = np.concatenate(parts, axis=0 if name == "lengths" or name.endswith("-prints") else 1)
+        whole = np.concatenate(parts, axis=0 if parts[0].ndim == 1 or name.endswith("-prints") else 1)
         if name in METHODS:
             whole.sort(axis=1)
         elif name == "exact":
             whole = whole[:, np.argsort(whole[0])]
         np.save(folder / f"{name}.npy", whole)
+
+
+def taken_in(piece: Slice, setting: Setting) -> NDArray[np.bool_]:
+    """(documents,) bool: whether each document of a slice is taken down."""
+    if not setting.takedowns:
+        return np.zeros(piece.n, bool)
+    rows = read(piece, ["id", "text", "url"])
+    return np.concatenate([np.zeros(0, bool), *(named_in(setting.takedowns, batch, piece.prefix) for batch in rows)])
+
+
+def untaken(keys: U64, piece: Slice, setting: Setting) -> U64:
+    """The columns of (rows, keys) uint64 whose document, packed in the last row, is not taken down."""
+    if not setting.takedowns:
+        return keys
+    untouched: U64 = keys[:, ~taken_in(piece, setting)[unpack(keys[-1])[0] - piece.first]]
+    return untouched
+
+
+def named_in(takedowns: Takedowns, rows: pa.RecordBatch, prefix: str) -> NDArray[np.bool_]:
+    """(rows,) bool: whether each row of a slice is taken down; with the prefix of its id or without."""
+    ids = rows.column("id").to_pylist()
+    urls = rows.column("url").to_pylist() if "url" in rows.schema.names else ()
+    found = takedowns.names(ids, urls, rows.column("text"))
+    return found | takedowns.names_hashed([name.removeprefix(prefix) for name in ids], (), ())
 
 
 def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
@@ -142,14 +188,26 @@ def shared_keys(key_range: tuple[int, int], files: Sequence[Path]) -> U64:
         is_last = key_range[1] == 1 << 32
         stop = keys.shape[1] if is_last else np.searchsorted(keys[0], np.uint64(key_range[1] << 32))
         pieces.append(np.asarray(keys[:, start:stop]))
-    keys = np.concatenate(pieces, axis=1)
-    keys = keys[:, np.argsort(keys[0])]
+    keys, is_shared = in_order(np.concatenate(pieces, axis=1))
+    return keys[:, is_shared]
+
+
+def in_order(keys: U64) -> tuple[U64, NDArray[np.bool_]]:
+    """Sort the columns of (3, entries) uint64 by row 0, and those that share their value there by rows 1 and 2 as well.
+
+    Returns:
+        the sorted columns, in the same memory, and (entries,) bool: whether each shares its value of row 0.
+    """
+    order = np.argsort(keys[0])
+    for row in keys:
+        row[:] = row[order]
     same = keys[0, 1:] == keys[0, :-1]
     is_shared = np.zeros(keys.shape[1], bool)
     is_shared[1:] |= same
     is_shared[:-1] |= same
-    keys = keys[:, is_shared]  # few, so that a slow sort is good enough
-    return keys[:, np.lexsort((keys[2], keys[1], keys[0]))]
+    shared = keys[:, is_shared]  # few, so that a slow sort is good enough
+    keys[:, is_shared] = shared[:, np.lexsort((shared[2], shared[1], shared[0]))]
+    return keys, is_shared
 
 
 def changes(rows: U64) -> NDArray[np.bool_]:
@@ -196,9 +254,12 @@ def shingle(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None
         row += len(texts)
         if len(rows):
             sets.append(distinct(shingles(fold(texts.take(pa.array(rows))), setting.config.shingles)))
-    lengths = np.concatenate([part.lengths() for part in sets])
-    whole = Ragged(np.concatenate([part.values for part in sets]), offsets_of(lengths))
-    write_sets(folder, numbers + piece.first, whole)
+    write_sets(folder, numbers + piece.first, _concatenated(sets))
+
+
+def _concatenated(rows: Sequence[Ragged]) -> Ragged:
+    lengths = np.concatenate([part.lengths() for part in rows])
+    return Ragged(np.concatenate([part.values for part in rows]), offsets_of(lengths))
 
 
 def compare(item: tuple[str, int, int], folder: Path, *, setting: Setting, method: str) -> None:
@@ -259,7 +320,7 @@ def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]
             stays[inside - number] = False
             number += len(batch)
             rows = pa.Table.from_batches([batch]).filter(pa.array(stays)).select(schema.names).cast(schema)
-            for domain, size in _counts(rows).items():
+            for domain, size in counts_of(rows).items():
                 total[domain] = total.get(domain, Count()) + size
             yield rows
 
@@ -281,7 +342,8 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[pa.Table]) -> None:
     fsync(path)
 
 
-def _counts(rows: pa.Table) -> dict[str, Count]:
+def counts_of(rows: pa.Table) -> dict[str, Count]:
+    """The size of each domain in some rows of a corpus."""
     sizes = rows.select(["domain"])
     sizes = sizes.append_column("characters", pc.cast(pc.utf8_length(rows["text"]), pa.int64()))
     sizes = sizes.append_column("bytes", pc.cast(pc.binary_length(rows["text"]), pa.int64()))

@@ -7,7 +7,7 @@ part -> trim -> part.parquet, trimmed.parquet (the documents that lost a unit)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,12 @@ from babyllm.text.dedup.near.candidates import NO_PAIRS, pack, spans, unpack
 from babyllm.text.dedup.near.linking import Steps
 from babyllm.text.dedup.results import describe
 from babyllm.text.dedup.slices import Files, Slice, read, read_texts, whole
-from babyllm.text.dedup.steps import Setting, changes, shared_keys, write_rows
+from babyllm.text.dedup.steps import Setting, changes, shared_keys, untaken, write_rows
 from babyllm.text.dedup.units import LinesConfig, unit_keys, unit_texts, without
 
 N_FREQUENT = 12  # units that the report shows
 _UNITS_PER_BYTE = 1 / 48  # units per byte of a partition: each takes 24 bytes and is held twice while sorted
-_TRIMMED = pa.schema(
+TRIMMED = pa.schema(
     [
         ("id", pa.large_string()),
         ("domain", pa.large_string()),
@@ -77,24 +77,12 @@ class Trimming:
 
     def total(self) -> Loss:
         """The loss of all domains together."""
-        total = Loss()
-        for loss in self.losses.values():
-            total = total.plus(loss)
-        return total
+        return total_loss(self.losses)
 
     def reasons(self) -> dict[str, int]:
         """The number of documents removed, by reason."""
         n = self.total().removed
         return {"keeps less than --lines.min_left without lines that repeat": n} if n else {}
-
-    def write_table(self, path: Path) -> None:
-        """Write one table of all documents that lost a unit."""
-        with parquet_writer(path, _TRIMMED) as file:
-            for table in self.tables:
-                with open_parquet(table) as found:
-                    for i in range(found.num_row_groups):
-                        file.write_table(found.read_row_group(i))
-        fsync(path)
 
 
 def trim_inputs(run: Steps, slices: Sequence[Sequence[Slice]], inputs: Sequence[Files]) -> Trimming:
@@ -113,23 +101,43 @@ def trim_inputs(run: Steps, slices: Sequence[Sequence[Slice]], inputs: Sequence[
     parts = whole(inputs, pieces)
     losses = run.run("trim", trim, parts, "documents trimmed", [part.size_bytes for part in parts])
     folders = run.setting.folders("trim")
-    total: dict[str, Loss] = {}
-    for domain, loss in (item for of_part in losses for item in of_part.items()):
-        total[domain] = total.get(domain, Loss()).plus(loss)
     trimmed = iter(folders)
     files = [Files(of.prefix, [str(next(trimmed) / "part.parquet") for _ in of.paths]) for of in inputs]
     frequent = _most_frequent(run.setting, pieces, [unit for of_range in found for unit in of_range])
-    return Trimming(files, dict(sorted(total.items())), frequent, [folder / "trimmed.parquet" for folder in folders])
+    return Trimming(files, add_losses(losses), frequent, [folder / "trimmed.parquet" for folder in folders])
+
+
+def write_trimmed(tables: Sequence[Path], path: Path) -> None:
+    """Write one table of all documents that lost something, from the tables of the parts."""
+    with parquet_writer(path, TRIMMED) as file:
+        for table in tables:
+            with open_parquet(table) as found:
+                for i in range(found.num_row_groups):
+                    file.write_table(found.read_row_group(i))
+    fsync(path)
+
+
+def add_losses(losses: Iterable[dict[str, Loss] | dict[str, list[int]]]) -> dict[str, Loss]:
+    """The loss of each domain, sorted, from those of the parts."""
+    total: dict[str, Loss] = {}
+    for domain, loss in (item for of_part in losses for item in of_part.items()):
+        total[domain] = total.get(domain, Loss()).plus(loss)
+    return dict(sorted(total.items()))
+
+
+def total_loss(losses: dict[str, Loss]) -> Loss:
+    """The loss of all domains together."""
+    return Loss(*map(sum, zip(Loss(), *losses.values(), strict=True)))
 
 
 def hash_units(piece: Slice, folder: Path, *, setting: Setting) -> int:
-    """Compute the keys of all units of a slice; returns the number of units."""
+    """Compute the keys of the units of a slice, but for documents taken down; returns the number of units."""
     first, found = piece.first, [np.empty((3, 0), np.uint64)]
     for texts in read_texts(piece):
         numbers = np.arange(first, first + len(texts), dtype=np.uint64)
         found.append(unit_keys(texts, numbers, setting.config.lines, setting.config.fold))
         first += len(texts)
-    keys = np.concatenate(found, axis=1)
+    keys = untaken(np.concatenate(found, axis=1), piece, setting)
     np.save(folder / "units.npy", keys[:, np.argsort(keys[0], kind="stable")])
     return int(keys.shape[1])
 
@@ -181,11 +189,11 @@ def trim(part: Slice, folder: Path, *, setting: Setting) -> dict[str, Loss]:
             first += len(batch)
             for row in changed:
                 row["id"] = part.prefix + row["id"]
-                losses[row["domain"]] = losses.get(row["domain"], Loss()).plus(_loss_of(row))
-            lost.write_table(pa.Table.from_pylist(changed, _TRIMMED))
+                losses[row["domain"]] = losses.get(row["domain"], Loss()).plus(loss_of(row))
+            lost.write_table(pa.Table.from_pylist(changed, TRIMMED))
             yield rows.select(schema.names).cast(schema)
 
-    with parquet_writer(folder / "trimmed.parquet", _TRIMMED) as lost:
+    with parquet_writer(folder / "trimmed.parquet", TRIMMED) as lost:
         write_rows(folder / "part.parquet", schema, left(lost))
     fsync(folder / "trimmed.parquet")
     return losses
@@ -216,7 +224,8 @@ def _trimmed(batch: pa.RecordBatch, removed: U64, config: LinesConfig) -> tuple[
     return rows.set_column(rows.schema.get_field_index("text"), "text", column).filter(pa.array(stays)), lost
 
 
-def _loss_of(row: dict[str, Any]) -> Loss:
+def loss_of(row: dict[str, Any]) -> Loss:
+    """The loss of one document, from its row of a table of `TRIMMED`."""
     return Loss(not row["removed"], row["removed"], row["units"], row["characters"])
 
 

@@ -217,7 +217,14 @@ def _format_by_content(path: Path) -> str:
         return ".txt"
     if b"\0" in head or not head.strip():
         return ".parquet" if head.startswith(b"PAR1") else ""
-    beginnings = {b"{": ".jsonl", b"[{": ".json", b"<!doctype html": ".html", b"<html": ".html", b"warc/1.": ".warc"}
+    beginnings = {
+        b"{": ".jsonl",
+        b"[{": ".json",
+        b"<!doctype html": ".html",
+        b"<html": ".html",
+        b"<mediawiki": ".xml",
+        b"warc/1.": ".warc",
+    }
     return next((format for begin, format in beginnings.items() if head.lower().startswith(begin)), ".txt")
 
 
@@ -311,9 +318,10 @@ def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[So
     pieces = format_of(source.format, config).pieces
     if pieces == "row groups":
         return _row_groups(source, partition_bytes)
-    if pieces and not source.compression and source.size_bytes > partition_bytes:
+    can_be_found = not source.compression or (pieces == "pages" and source.compression == "bz2")
+    if pieces and can_be_found and source.size_bytes > partition_bytes:
         try:
-            if is_wide(encoding_of(source, config)) or not _has(pieces, source, config):
+            if pieces != "pages" and (is_wide(encoding_of(source, config)) or not _has(pieces, source, config)):
                 return [source]
         except OSError as error:
             raise unreadable(source.path, error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ class ReadConfig:
         all: whether files about the data are read too, such as README.md, LICENSE and dataset_infos.json.
         limit: amount to read from all files in order of their names, as a number of documents, 10MB of text, or
             3files; null reads all.
+        variant: variant of Chinese that is taken from wiki dumps where they give several.
         columns: names of the columns of CSV and TSV files that have no header, such as id,text.
         max_record_bytes: largest size of a record in bytes; longer ones are rejected, so that none fills the memory.
     """
@@ -54,7 +55,15 @@ class ReadConfig:
     all: bool = False
     limit: str | None = None
     columns: str | None = None
+    variant: Literal["zh-hans", "zh-hant", "zh-cn", "zh-sg", "zh-my", "zh-tw", "zh-hk", "zh-mo"] = "zh-hans"
     max_record_bytes: Count = 16 << 20
+
+    def described(self) -> dict[str, Any]:
+        """The settings as JSON values by name; those that were added later are there if they are not the default."""
+        values = asdict(self)
+        if self.variant == "zh-hans":
+            del values["variant"]
+        return values
 
 
 @dataclass(frozen=True)

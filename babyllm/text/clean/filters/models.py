@@ -14,6 +14,7 @@ from babyllm.files import sha256
 from babyllm.text.clean import quality
 from babyllm.text.clean.filters.contract import Judge, Resources, Scorer
 from babyllm.text.readers import WHOLE_FILES, ReadConfig, find_partitions, key_of, read_partition
+from babyllm.text.text_scorers import TextScorer, load_text_scorer
 
 
 @dataclass(frozen=True)
@@ -69,31 +70,40 @@ class Quality:
     """Reject texts that a classifier finds poor.
 
     It is a linear model on character n-grams. With `good` and `bad` it is trained first and stored with the corpus; its
-    accuracy on held-out examples is in `quality.json`. `model` names a corpus whose classifier was trained before.
+    accuracy on held-out examples is in `quality.json`. `model` names a corpus whose classifier was trained before. A
+    `function` of your own takes its place.
 
     Attributes:
         model: directory of an earlier corpus whose classifier is used.
         good: files or folders with good texts to learn from.
         bad: files or folders with bad texts to learn from.
-        min: lowest probability of being good, 0 to 1.
+        function: module:function of your own that takes a list of texts and returns a number for each, which does not
+            depend on the others.
+        min: lowest probability of being good, 0 to 1, or lowest number of the function.
     """
 
     model: PathText = ""
     good: list[PathText] | None = None
     bad: list[PathText] | None = None
+    function: PathText = ""  # like a path, it is identified by the content to which it leads: see `digests`
     min: Finite = 0.5
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
         """Why each text is rejected, or None.
 
         Raises:
-            UserError: there is no classifier, or scikit-learn is not installed.
+            UserError: there is no classifier, scikit-learn is not installed, or the function fails.
         """
+        if self.function:
+            low = f"score of {self.function} below {self.min:g}"
+            return [low if score < self.min else None for score in self._scorer()(texts).tolist()]
         poor = f"probability of being good below {self.min:g}"
         return [poor if p < self.min else None for p in _classifier(self.model).probabilities(texts).tolist()]
 
     def digests(self, read: ReadConfig) -> dict[str, str]:
-        """Values that identify the contents of the examples and of the classifier."""
+        """Values that identify the contents of the examples, of the classifier and of the function's module."""
+        if self.function:
+            return {"quality.function": self._scorer().identity}
         found = {
             f"quality.{name}": key_of(find_partitions(list(map(Path, paths)), read, WHOLE_FILES))
             for name, paths in (("good", self.good), ("bad", self.bad))
@@ -101,6 +111,11 @@ class Quality:
         }
         weights = Path(self.model) / quality.WEIGHTS
         return found | ({"quality.model": sha256(weights)} if weights.is_file() else {})
+
+    def _scorer(self) -> TextScorer:
+        if self.model or self.good or self.bad:
+            raise UserError("--quality.function: takes the place of a classifier; leave out --quality.model, good, bad")
+        return load_text_scorer("--quality.function", self.function)
 
     def examples(self) -> list[Path]:
         """The files and folders with good and bad texts."""

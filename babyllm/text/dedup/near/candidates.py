@@ -22,6 +22,7 @@ ALL_PAIRS_LIMIT = 16  # most documents of a run whose pairs are all candidates
 _DOCUMENT_BITS = np.uint64(32)
 _DOCUMENT_MASK = np.uint64(0xFFFFFFFF)
 NO_PAIRS = np.empty(0, np.uint64)
+PADDING = np.uint64(0xFFFFFFFFFFFFFFFF)  # after the entries of a table that has fewer than others; no document's
 
 
 class Span(NamedTuple):
@@ -82,7 +83,7 @@ def load(span: Span, files: Sequence[Path]) -> U64:
     for file in files:
         table = np.load(file, mmap_mode="r")[span.table]
         start = np.searchsorted(table, np.uint64(span.start << 32))
-        stop = len(table) if span.stop == 1 << 32 else np.searchsorted(table, np.uint64(span.stop << 32))
+        stop = np.searchsorted(table, PADDING if span.stop == 1 << 32 else np.uint64(span.stop << 32))
         pieces.append(np.asarray(table[start:stop]))
     found = np.concatenate(pieces)
     found.sort()

@@ -6,11 +6,13 @@ are linked to it directly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.documents import spread_key
 from babyllm.ragged import U64
 from babyllm.text.dedup.near.candidates import unpack
 
@@ -197,3 +199,22 @@ def select(members: Members, chosen: NDArray[np.bool_]) -> Members:
     """The members for which `chosen`, (members,) bool, is true; it is the same for all members of a cluster."""
     documents, survivor, neighbour, similarity, method = members
     return Members(documents[chosen], survivor[chosen], neighbour[chosen], similarity[chosen], method[chosen])
+
+
+def spared(members: Members, ids: Sequence[str], power: float, seed: int) -> NDArray[np.bool_]:
+    """(members,) bool: whether each member stays beside the survivor of its cluster.
+
+    Each of the n - 1 others stays with probability (n**power - 1) / (n - 1), so n**power stay on average. The draw is a
+    hash of the id and the seed.
+
+    Args:
+        members: documents in clusters.
+        ids: id of each member.
+        power: exponent from 0, for none, to 1.
+        seed: seed of the draw.
+    """
+    _, cluster, counts = np.unique(members.survivor, return_inverse=True, return_counts=True)
+    sizes = counts.astype(np.float64)
+    chances = ((sizes**power - 1) / np.maximum(sizes - 1, 1))[cluster]
+    draws = [int.from_bytes(spread_key(f"{seed}:{name}"), "big") for name in ids]
+    return np.asarray(np.array(draws, np.uint64) / 2.0**64 < chances)

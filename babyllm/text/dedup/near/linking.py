@@ -30,8 +30,18 @@ FOUND_BY = ("exact", *METHODS)  # the method of a link is an index into this
 _FORMAT = 2  # version of the intermediate files; those of another version are rebuilt
 _PAIRS_PER_BYTE = 1 / 64  # pairs of one item, per byte of a partition; sets are read for a chunk of pairs at a time
 # By step, the number of partitions that one process finishes before others have started.
-_LITTLE = {"lines": 0.5, "trim": 2, "count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
-_ENTRIES_PER_BYTE = 1 / 16  # entries are held twice while they are sorted
+_LITTLE = {
+    "lines": 0.5,
+    "trim": 2,
+    "count": 0.5,
+    "sketch": 0.5,
+    "sets": 4,
+    "keep": 2,
+    "segments": 0.5,
+    "windows": 0.5,
+    "cut": 2,
+}
+ENTRIES_PER_BYTE = 1 / 16  # entries are held twice while they are sorted
 
 
 class AllLinks(NamedTuple):
@@ -59,6 +69,10 @@ class Steps:
     def __init__(self, setting: Setting, key: Any) -> None:
         self.setting, self._key, self._work = setting, key, setting.config.work
 
+    def of(self, setting: Setting) -> Steps:
+        """The same runner with another setting."""
+        return Steps(setting, self._key)
+
     def run(
         self,
         name: str,
@@ -82,33 +96,37 @@ class Steps:
             made_from: items of an earlier step, if this step's items are indices of its folders.
             **arguments: further arguments of `work`.
         """
-        for surplus in self.setting.folders(name)[len(items) :]:  # left by an earlier run with other partitions
+        for surplus in self.setting.own_folders(name)[len(items) :]:  # left by an earlier run with other partitions
             shutil.rmtree(surplus)
         job = partial(work, setting=self.setting, **arguments)
         key = [_FORMAT, self._key, repr(items), *map(repr, made_from)]
         directory = self.setting.directory / name
-        is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
-        workers = 1 if is_little else self._work.workers
-        return run_partitions(items, job, directory, key=key, workers=workers, sizes=sizes, title=title)
+        if sizes is not None:
+            is_little |= sum(sizes) < self.portion(_LITTLE.get(name, 0))
+        how = self._work.alone() if is_little else self._work
+        return run_partitions(items, job, directory, key=key, work=how, sizes=sizes, title=title)
 
     def portion(self, per_byte: float) -> int:
         """The largest number of items in one partition, at `per_byte` items per byte; at least 1."""
         return max(1, int(self._work.partition_bytes * per_byte))
 
 
-def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
+def find_links(
+    run: Steps, items: Sequence[tuple[Slice, bool]], fetch: Callable[[Steps], None] | None = None
+) -> AllLinks:
     """The links between the documents of some slices.
 
     Args:
         run: runner of the steps.
         items: slices, each with whether it is compared with the evaluation sets.
+        fetch: function that fetches the shingles of recalled documents, see `index.recall`; None without any.
     """
     setting, near = run.setting, run.setting.config.near
     sizes = [piece.size_bytes for piece, _ in items]
     _weigh(run, items, sizes)
     run.run("sketch", steps.sketch, items, "sketches", sizes)
     ranges = [
-        (span.start, span.stop) for (span,) in spans(1, setting.n_documents, run.portion(_ENTRIES_PER_BYTE / 3), 1)
+        (span.start, span.stop) for (span,) in spans(1, setting.n_documents, run.portion(ENTRIES_PER_BYTE / 3), 1)
     ]
     run.run("exact", steps.exact, ranges, "exact repetitions")
     n_pairs = {}
@@ -117,7 +135,10 @@ def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
         n_pairs[method] = sum(run.run(method, steps.propose, tables, f"{method} candidates", method=method))
     if near:
         save(setting.directory / "wanted.npy", _wanted(setting))
-        run.run("sets", steps.shingle, items, "shingles of candidates", sizes)
+        if not setting.keeps_sets():
+            run.run("sets", steps.shingle, items, "shingles of candidates", sizes)
+        if fetch:
+            fetch(run)
     for method in near:
         run.run(
             f"{method}-links",
@@ -137,7 +158,7 @@ def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
 
 def proposals(run: Steps, method: str) -> list[list[Span]]:
     """The ranges of keys, one list for each folder of candidates."""
-    return spans(run.setting.method(method).n_tables, run.setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
+    return spans(run.setting.method(method).n_tables, run.setting.n_documents, run.portion(ENTRIES_PER_BYTE))
 
 
 def gather(setting: Setting, names: Sequence[tuple[str, str]]) -> AllLinks:

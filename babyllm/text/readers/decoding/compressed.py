@@ -77,15 +77,33 @@ def unpacked(path: Path, compression: str, start: int = 0) -> Iterator[bytes]:
             yield from _frames(file, start)
 
 
-def next_member(path: Path, compression: str, place: int, begin: bytes) -> int | None:
-    """The byte at which the first member from `place` on begins whose content begins with `begin`; None without one."""
+def members_from(path: Path, compression: str, start: int, end: int | None, begin: bytes) -> Iterator[bytes]:
+    """The content of the members from byte `start` up to the first from `end` on whose content begins with `begin`.
+
+    Raises:
+        Damaged: a member is damaged; raised after the last byte of it that can be read.
+        OSError: the file cannot be read.
+    """
+    place: int | None = start
+    with path.open("rb", buffering=4 * CHUNK) as file:
+        while place is not None and not (end is not None and place >= end and _begins(path, compression, place, begin)):
+            place = _after_padding(file, (yield from member(file, compression, place)))
+
+
+def next_member(path: Path, compression: str, place: int, begin: bytes, end: int | None = None) -> int | None:
+    """The byte at which the first member from `place` on begins whose content begins with `begin`.
+
+    None if there is none, or none before `end`.
+    """
     magic = MAGIC[compression]
     with path.open("rb") as file:
-        while True:
+        while end is None or place < end:
             file.seek(place)
             window = file.read(BLOCK)
             at = window.find(magic)
             if at >= 0:
+                if end is not None and place + at >= end:
+                    return None
                 if _begins(path, compression, place + at, begin):
                     return place + at
                 place += at + 1
@@ -93,6 +111,7 @@ def next_member(path: Path, compression: str, place: int, begin: bytes) -> int |
                 return None
             else:
                 place += len(window) - len(magic) + 1
+    return None
 
 
 def _begins(path: Path, compression: str, place: int, begin: bytes) -> bool:

@@ -129,6 +129,10 @@ class Fields:
             raise BadRecord(TOO_LONG)
         return Document(text, domain or self._domain, place, mended(url))
 
+    def note(self, what: str) -> None:
+        """Count a record with a noteworthy property, which the report names."""
+        self._notes[what] += 1
+
     def columns(self, names: Sequence[str]) -> list[str]:
         """The columns of a table from which its documents are made.
 

@@ -15,8 +15,11 @@ from babyllm.text.readers.formats.tables import read_arrow, read_corpus, read_pa
 from babyllm.text.readers.formats.text_files import read_text_file, read_txt_lines, read_txt_parts
 from babyllm.text.readers.records import Made, Maker, ReadConfig, Rejected, Source
 
-Pieces = Literal["", "lines", "json lines", "separators", "row groups"]
-"""Boundaries at which a large file may be cut; "json lines" and "separators" only if the file is found to have them."""
+Pieces = Literal["", "lines", "json lines", "separators", "row groups", "pages"]
+"""Boundaries at which a large file may be cut; "json lines" and "separators" only if the file is found to have them.
+
+Pages are found in compressed files too, where each stream of bz2 begins with one.
+"""
 
 
 class RecordReader(Protocol):
@@ -47,6 +50,12 @@ def _read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[D
     return read_warc(source, config, fields)
 
 
+def _read_wiki(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
+    from babyllm.text.readers.formats.wiki_dumps import read_wiki  # few inputs hold a dump of a wiki
+
+    return read_wiki(source, config, fields)
+
+
 RECORDS: dict[str, RecordReader] = {
     **dict.fromkeys(JSON_SUFFIXES, read_json),
     **dict.fromkeys((".csv", ".tsv"), read_csv),
@@ -65,6 +74,7 @@ FORMATS = {
     **{suffix: Format(read, _PIECES.get(suffix, "")) for suffix, read in RECORDS.items()},
     **{".txt": _TXT["file"], ".md": _TEXT, ".html": _HTML, ".htm": _HTML},
     **dict.fromkeys((".warc", ".wet"), Format(_read_warc)),
+    ".xml": Format(_read_wiki, "pages"),
     "corpus": Format(read_corpus, "row groups"),
 }
 TABLES = (".parquet", ".arrow", ".feather")

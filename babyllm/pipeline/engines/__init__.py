@@ -1,0 +1,1 @@
+"""What runs the jobs of an offline command: a pool of processes, a Ray cluster, or commands beside each other."""
