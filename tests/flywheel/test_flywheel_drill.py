@@ -24,7 +24,7 @@ from babyllm.text.personal.removal import without_personal
 
 pytestmark = pytest.mark.campaign
 RUNS = Path(os.environ.get("BABYLLM_RUNS", "runs")).resolve()
-N_USERS, N_FIRST = 500, 700
+N_USERS, N_FIRST, N_TEST = 500, 700, 400
 
 
 def command(*argv: str) -> None:
@@ -111,11 +111,11 @@ def test_a_turn_on_the_sample(tmp_path: Path, strength: str) -> None:
         done = list(pool.map(lambda i: talk(url, i, *reviews[i]), range(N_USERS)))
     test = [
         {"messages": [{"role": "user", "content": asked(t)}, {"role": "assistant", "content": ANSWERS[label]}]}
-        for t, label in reviews[N_USERS:]
+        for t, label in reviews[N_USERS : N_USERS + N_TEST]
     ]
     train = tmp_path / "train.yaml"
     train.write_text("plan: {peak_lr: 1e-3}\neval_every: 0\nsamples: 0\nruntime: {processes: 1}\n")
-    flags = [f"--current={current}", f"--replay={old_data}", f"--train={train}", "--epochs=4", "--answers=[好评,差评]"]
+    flags = [f"--current={current}", f"--replay={old_data}", f"--train={train}", "--epochs=2", "--answers=[好评,差评]"]
     flags += [f"--test={write(tmp_path / 'test.jsonl', test)}", "--max_new_tokens=8"]
     command("flywheel", str(log), str(turn), *flags, "--dry_run=true")
     assert not turn.exists()
