@@ -7,7 +7,7 @@ from typing import Literal
 
 from babyllm.config.values import Count, Members, PathText, TokenId, expand_paths
 from babyllm.data.row_config import CompetenceConfig, RowConfig, VocabularyConfig
-from babyllm.object_store.cache_config import CacheConfig
+from babyllm.runtime.config import CacheConfig
 
 SAMPLE = "data/sample"
 

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.object_store.addresses import Address
-from babyllm.object_store.cache_config import CacheConfig
+from babyllm.object_store.object_addresses import Address
 from babyllm.object_store.transfers import RemoteFile, download, look, read
 from babyllm.progress import ProgressLine
+from babyllm.runtime.config import CacheConfig
+from babyllm.runtime.measured import cache_directory
 
 COPIES = "copies"
 UPLOADING = ".uploading"
@@ -35,6 +36,11 @@ MANIFESTS = {"corpus.json": "parts", "manifest.json": "shards", "chats.json": "f
 N_TRANSFERS = 8
 DAY_S = 86_400.0
 _SILENT_BYTES = 1 << 24
+
+
+def root_of(cache: CacheConfig) -> Path:
+    """The directory of all copies."""
+    return Path(cache.directory) if cache.directory else cache_directory() / "objects"
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def copied(addresses: Sequence[Address], cache: CacheConfig) -> Iterator[list[Pa
         UserError: an address does not exist or cannot be read, or the copies need more room than there may be.
     """
     with ExitStack() as stack:
-        yield [stack.enter_context(_held(Copy(address, cache.root()), cache)) for address in addresses]
+        yield [stack.enter_context(_held(Copy(address, root_of(cache)), cache)) for address in addresses]
 
 
 @contextmanager
@@ -209,7 +215,7 @@ def _make_room(cache: CacheConfig, n_bytes: int, keep: Path) -> None:
     Raises:
         UserError: they do not fit after all copies that nobody uses are deleted.
     """
-    folders = [path for path in (cache.root() / COPIES).glob("*") if path.is_dir()]
+    folders = [path for path in (root_of(cache) / COPIES).glob("*") if path.is_dir()]
     sizes = {folder: _size(folder) for folder in folders}
     used = sum(sizes.values())
     for folder in sorted(sizes, key=_last_use):
@@ -221,7 +227,7 @@ def _make_room(cache: CacheConfig, n_bytes: int, keep: Path) -> None:
                 used -= sizes[folder]
     if used + n_bytes > cache.bytes:
         raise UserError(
-            f"{cache.root()}: {n_bytes:,} more bytes do not fit beside {used:,} in use; set --work.cache.bytes to at "
+            f"{root_of(cache)}: {n_bytes:,} more bytes do not fit beside {used:,} in use; set --work.cache.bytes to at "
             f"least {used + n_bytes:,}, or another --work.cache.directory"
         )
 

@@ -17,10 +17,20 @@ from pathlib import Path
 
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.object_store.addresses import Address, is_remote
-from babyllm.object_store.cache_config import CacheConfig
-from babyllm.object_store.copies import DAY_S, MANIFESTS, UPLOADING, Copy, Transferred, copied, in_parallel, missing
+from babyllm.object_store.copies import (
+    DAY_S,
+    MANIFESTS,
+    UPLOADING,
+    Copy,
+    Transferred,
+    copied,
+    in_parallel,
+    missing,
+    root_of,
+)
+from babyllm.object_store.object_addresses import Address, is_remote
 from babyllm.object_store.transfers import RemoteFile, delete, look, upload
+from babyllm.runtime.config import CacheConfig
 
 UNFINISHED = "unfinished"
 
@@ -76,7 +86,7 @@ def _output(target: Address, before: dict[str, RemoteFile], cache: CacheConfig) 
         with copied([target], cache) as (path,):
             yield path
         return
-    work = Copy(target, cache.root(), UNFINISHED)
+    work = Copy(target, root_of(cache), UNFINISHED)
     if work.folder.is_symlink() and not _is_finished(before := look(target)):
         work.folder.unlink()  # of an earlier result, which is no longer in the store
     work.path.mkdir(parents=True, exist_ok=True)
@@ -91,7 +101,7 @@ def _output(target: Address, before: dict[str, RemoteFile], cache: CacheConfig) 
         raise
     with locked(work.lock, DAY_S):
         _upload_all(work.path, target)
-        _keep(work, Copy(target, cache.root()))
+        _keep(work, Copy(target, root_of(cache)))
 
 
 def _upload_all(path: Path, target: Address) -> None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from babyllm.errors import UserError
 from babyllm.files import fsync
-from babyllm.object_store.addresses import Address
+from babyllm.object_store.object_addresses import Address
 
 T = TypeVar("T")
 BLOCK_BYTES = 8 << 20

@@ -26,12 +26,12 @@ from typing import Any, Literal, TypeVar
 from babyllm.config.values import Count, Few
 from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
-from babyllm.object_store.cache_config import CacheConfig
 from babyllm.pipeline.engines.job_engine import Engine
 from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.presence import LEAD, QUEUE, unique_name
 from babyllm.pipeline.step_times import Cost, Stopwatch, note_step
 from babyllm.progress import ProgressLine
+from babyllm.runtime.config import CacheConfig
 from babyllm.runtime.machine import cores, is_array_task
 
 T = TypeVar("T")

@@ -1,12 +1,12 @@
-"""The section `runtime` of a configuration."""
+"""The section `runtime` of a configuration, and the sections `cache` of local copies of remote files."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from babyllm.config.values import Count, PositiveSeconds
+from babyllm.config.values import MAX_COUNT, Count, Limits, PathText, PositiveSeconds, expand_paths
 from babyllm.config.values import check as check_limits
 from babyllm.errors import UserError
 
@@ -63,3 +63,23 @@ def check(config: RuntimeConfig) -> None:
     for name, number in (("threads", config.threads), ("processes", config.processes)):
         if number is not None and number > most:
             raise UserError(f"runtime.{name}={number}: must be at most {most} on this machine")
+
+
+CacheBytes = Annotated[int, Limits(16 << 20, MAX_COUNT)]
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Local copies of files in object stores.
+
+    Attributes:
+        directory: directory of the copies, and of unfinished outputs; null takes ~/.cache/babyllm/objects.
+        bytes: bytes that the copies may take; those not used for longest are deleted first.
+    """
+
+    directory: PathText | None = None
+    bytes: CacheBytes = 64 << 30
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)

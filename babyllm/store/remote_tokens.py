@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
-from babyllm.object_store.addresses import Address, is_remote
-from babyllm.object_store.cache_config import CacheConfig
-from babyllm.object_store.copies import Copy, fetch, whole_files
-from babyllm.object_store.pieces import Pieces
+from babyllm.object_store.copies import Copy, fetch, root_of, whole_files
+from babyllm.object_store.object_addresses import Address, is_remote
+from babyllm.object_store.piece_cache import Pieces
 from babyllm.object_store.transfers import RemoteFile, download, read
+from babyllm.runtime.config import CacheConfig
 from babyllm.store.shards import (
     MANIFEST,
     Manifest,
@@ -122,7 +122,7 @@ def _opened(address: Address, cache: CacheConfig) -> RemoteTokens:
             f"{address}: holds no {MANIFEST}; give token data that `babyllm tokenize` has made, or copy other files to "
             "this machine first"
         )
-    copy = Copy(address, cache.root(), "tokens")
+    copy = Copy(address, root_of(cache), "tokens")
     fetch(copy, {name: file for name, file in files.items() if not name.endswith(".bin")}, cache)
     manifest = read_manifest(copy.path / MANIFEST)
     size = np.dtype(manifest.dtype).itemsize
@@ -139,7 +139,7 @@ def _opened(address: Address, cache: CacheConfig) -> RemoteTokens:
     piece_bytes = 0 if total <= cache.bytes * WHOLE_SHARE else SHORT_PIECE_BYTES
     source = _Source(address, manifest, files, piece_bytes)
     key = f"{address.service()} {address} {manifest.fingerprint()} {piece_bytes}"
-    return RemoteTokens(copy.path, manifest, address, Pieces(cache.root(), key, cache.bytes, source), piece_bytes)
+    return RemoteTokens(copy.path, manifest, address, Pieces(root_of(cache), key, cache.bytes, source), piece_bytes)
 
 
 @dataclass(frozen=True)

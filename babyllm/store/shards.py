@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.files import begins_with, read_sealed_json
 from babyllm.integrity import Ids, examine
-from babyllm.object_store.addresses import is_remote
+from babyllm.object_store.object_addresses import is_remote
 from babyllm.store.bare_tokens import TRAINING_FLAGS, UINT16_VOCABULARY, BareFlags, read_layouts
 
 FORMAT_VERSION = 1

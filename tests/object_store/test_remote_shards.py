@@ -15,9 +15,9 @@ from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.object_store import transfers
-from babyllm.object_store.addresses import Address
-from babyllm.object_store.cache_config import CacheConfig
+from babyllm.object_store.object_addresses import Address
 from babyllm.runtime import Runtime
+from babyllm.runtime.config import CacheConfig
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.training.stages.pretraining_config import PretrainConfig
 

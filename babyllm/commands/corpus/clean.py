@@ -10,7 +10,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat_corpus.chat_filters import ChatFilters
 from babyllm.config.values import PathText
 from babyllm.errors import UserError
-from babyllm.object_store.addresses import named
+from babyllm.object_store.object_addresses import named
 from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report, print_report

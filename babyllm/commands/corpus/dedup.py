@@ -8,7 +8,7 @@ from typing import Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.errors import UserError
-from babyllm.object_store.addresses import named
+from babyllm.object_store.object_addresses import named
 from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.report import Report, print_report
 from babyllm.store.chat_folders import is_chat_files

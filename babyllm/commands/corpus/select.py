@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from babyllm.errors import UserError
-from babyllm.object_store.addresses import named
+from babyllm.object_store.object_addresses import named
 from babyllm.object_store.stage_paths import stage_paths
 from babyllm.pipeline.report import Report, Table, print_report
 from babyllm.selection.select_config import SelectConfig
