@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from babyllm.pipeline.report import Cell, Report, Table
+if TYPE_CHECKING:  # help about commands loads this module
+    from babyllm.pipeline.report import Cell, Report
 
 TITLE = "Time by step (rates: of one process)"
 COLUMNS = (
@@ -119,6 +120,8 @@ def with_times(report: Report, documents: int) -> Report:
         report: report of a stage.
         documents: number of documents that were read.
     """
+    from babyllm.pipeline.report import Table
+
     rows: list[list[Cell]] = []
     for step in _STEPS.get() or ():
         seconds = sum(cost.seconds for cost in step.costs)

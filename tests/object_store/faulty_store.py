@@ -22,8 +22,8 @@ def no_fault(number: int, method: str, path: str) -> str:
 
 
 def many_faults(number: int, method: str, path: str) -> str:
-    """A fault in about every third request, but never four in a row."""
-    return {2: "busy", 5: "broken", 6: "cut", 9: "short", 12: "cut"}.get(number % 15, "")
+    """A fault in more than a quarter of the requests, but never four in a row."""
+    return {2: "busy", 5: "broken", 6: "cut", 9: "short", 12: "cut"}.get(number % 18, "")
 
 
 @dataclass

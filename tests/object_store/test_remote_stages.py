@@ -81,9 +81,9 @@ def test_stages_read_and_write_a_store_and_faults_change_nothing(
     assert kept(there) == kept(local) and len(kept(local)) > 3
     assert {name for name in there if not name.startswith("raw/")} == set(local)
     shutil.rmtree(cache)  # another machine
-    run(["dedup", "s3://bucket/a/clean", "s3://bucket/a/dedup", f"--work.cache.directory={cache}"])
+    run(["clean", "s3://bucket/a/raw", "s3://bucket/a/clean", f"--work.cache.directory={cache}"])
     out, err = capsys.readouterr()
-    assert "s3://bucket/a/dedup: is complete" in out and "secret" not in out + err
+    assert "s3://bucket/a/clean: complete already" in out and "secret" not in out + err
 
 
 def test_no_reader_sees_an_unfinished_corpus_and_a_second_try_sends_the_rest(
@@ -104,7 +104,7 @@ def test_no_reader_sees_an_unfinished_corpus_and_a_second_try_sends_the_rest(
     monkeypatch.setattr(stage_paths, "in_parallel", lambda act, names: [act(name) for name in names])
     made = ["clean", "s3://bucket/b/raw", "s3://bucket/b/clean", f"--work.cache.directory={tmp_path / 'cache'}"]
     made += ["--work.workers=1", "--work.partition_bytes=8000"]
-    read = ["dedup", "s3://bucket/b/clean", str(tmp_path / "out"), f"--work.cache.directory={tmp_path / 'other'}"]
+    read = ["clean", "s3://bucket/b/clean", str(tmp_path / "out"), f"--work.cache.directory={tmp_path / 'other'}"]
     sent: list[str] = []
     for _ in range(30):
         written.clear()
