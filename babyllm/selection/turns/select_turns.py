@@ -74,7 +74,9 @@ def select_turns(inputs: Sequence[Path], out: Path, config: TurnConfig, scorer: 
     Raises:
         UserError: a file cannot be read, or nothing is kept.
     """
-    kept, rejected, counts = [], [], dict.fromkeys(_OUTCOMES, 0)
+    kept: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    counts = dict.fromkeys(_OUTCOMES, 0)
     with _written(out, [KEPT, REJECTED, *REPORT_FILES], [REPLIES]) as made:
         for record, scores in _scored(inputs, scorer):
             outcome, fields = _outcome(record, scores, config)
