@@ -10,6 +10,7 @@ from fractions import Fraction
 from babyllm.verification.expressions import NoValue, is_rounded, value_of
 
 MAX_TEXT = 1 << 20
+NO_EQUATION = "wrong: the answer has no equation"
 _RUN = re.compile(r"(?:,(?!\s)|\.(?=\d)|[\d+\-−–*×÷·/^%()$¥€£=\s]){3,}")
 _NUMBER = re.compile(r"-?[$¥￥€£]?\d[\d,]*(?:\.\d+)?%?|-?\.\d+")
 _OPERATED = re.compile(r"[\d)%]\s*[-+*/^×÷−·]+\s*[$¥￥€£(]*\s*\d")
@@ -47,7 +48,7 @@ def wrong_equation(answer: str) -> str:
         for left, right, text in zip(values, values[1:], sides[1:], strict=False):
             if left != right and not is_rounded(text, left) and not is_rounded(text.rstrip("%"), left):
                 return f"wrong: {' = '.join(sides)[:200]}"
-    return "" if found else "wrong: the answer has no equation"
+    return "" if found else NO_EQUATION
 
 
 def _equations(answer: str) -> Iterator[list[str]]:

@@ -168,6 +168,6 @@ def _shared() -> Verifier:
     return Verifier()
 
 
-def verify(kind: str, record: Mapping[str, Any]) -> Verdict:
+def verify(kind: str, record: Mapping[str, Any], answer: str | None = None) -> Verdict:
     """Whether the answer of a record is right, with the limits of `VerifyConfig()`; see `Verifier.verify`."""
-    return _shared().verify(kind, record)
+    return _shared().verify(kind, record, answer)

@@ -12,7 +12,8 @@ from synthesis_fixtures import flags_of, made_by, rows_of
 
 from babyllm.chat.formats import FormatConfig, to_conversation
 from babyllm.chat.preferences import PreferencePair, to_preference
-from babyllm.sandbox.python_code import why_not
+from babyllm.errors import UserError
+from babyllm.sandbox.python import Snippets
 from babyllm.synthesis.recipe import BUILT_IN, read_recipe
 
 MORE = {"code": ["--n=4"], "self_instruct": ["--n=12"]}
@@ -39,8 +40,11 @@ def shows(said: str, kind: str) -> bool:
 
 
 def skip_without_isolation(name: str) -> None:
-    if name == "code" and (why := why_not()):
-        pytest.skip(why)
+    if name == "code":
+        try:
+            Snippets().run("")
+        except UserError as error:
+            pytest.skip(str(error))
 
 
 def check_readable(records: list[dict[str, Any]], name: str, language: str) -> None:

@@ -25,7 +25,7 @@ def run(flags: Flags, *arguments: str) -> None:
     Raises:
         UserError: a corpus or flag is at fault; the message names it.
     """
-    from babyllm.object_store.addresses import named
+    from babyllm.object_store.object_addresses import named
     from babyllm.object_store.stage_paths import stage_paths
     from babyllm.pipeline.report import print_report
 

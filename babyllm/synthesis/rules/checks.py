@@ -5,29 +5,17 @@ A check reads the values of an item and returns what is wrong, with details afte
 
 from __future__ import annotations
 
-import ast
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
-from babyllm.errors import UserError
-from babyllm.sandbox.python_code import run_python, why_not
 from babyllm.synthesis.rules.json_schema import fault_in
 from babyllm.text.dedup.normal import normal_form
+from babyllm.verification.programs import code_in
+from babyllm.verification.sums import NO_EQUATION, wrong_equation
+from babyllm.verification.verifier import verify
 
-_OPERATORS: dict[type, Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
-_NUMBER = r"-?\d{1,15}(?:,\d{3})*(?:\.\d{1,10})?"
-_EQUATION = re.compile(
-    rf"((?:[(\s]*{_NUMBER}[)\s]*[-+*/×÷−]){{1,20}}[(\s]*{_NUMBER}[)\s]*)=\s*({_NUMBER})(?![\d.]*\s*[-+*/×÷−=%])"
-)
 _MARKS = re.compile(r"(?m)^ {0,3}(?:#{1,6} |[-*+] |\d{1,3}[.)] |> |```)|\*\*[^*\n]+\*\*|^\|.*\|\s*$")
 
 
@@ -37,41 +25,9 @@ def is_within(text: str, document: str) -> bool:
     return bool(wanted) and wanted in normal_form(document)
 
 
-def equation_faults(text: str) -> list[str]:
-    """The equations in a text whose two sides differ, such as 2 + 2 = 5; rounded results are right."""
-    faults = []
-    for found in _EQUATION.finditer(text):
-        said = found[2].replace(",", "")
-        value = _value(found[1])
-        if value is None:
-            continue
-        digits = len(said.partition(".")[2])
-        if abs(value - Fraction(said)) > Fraction(1, 2 * 10**digits) * (1 if digits else 0):
-            faults.append(" ".join(found[0].split()))
-    return faults
-
-
-def _value(expression: str) -> Fraction | None:
-    text = expression.replace(",", "").translate(str.maketrans("×÷−", "*/-"))
-    try:
-        return _of(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
-        return None
-
-
-def _of(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_of(node.left), _of(node.right))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_of(node.operand)
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return Fraction(str(node.value))
-    raise ValueError("not arithmetic")
-
-
 def _arithmetic(values: Mapping[str, Any]) -> str:
-    faults = equation_faults(str(values["answer"]))
-    return f"wrong arithmetic: {faults[0]}" if faults else ""
+    reason = wrong_equation(str(values["answer"]))
+    return "" if reason in ("", NO_EQUATION) else reason.replace("wrong:", "wrong arithmetic:", 1)
 
 
 def _quoted(values: Mapping[str, Any]) -> str:
@@ -97,13 +53,10 @@ def _tool_call(values: Mapping[str, Any]) -> str:
 
 
 def _python(values: Mapping[str, Any]) -> str:
-    if why := why_not():
-        raise UserError(f"keep.check: [python]: {why}; leave the check out of the recipe, or use another system")
-    code, tests = (_unfenced(str(values[name])) for name in ("code", "tests"))
-    if "assert" not in tests:
+    if "assert" not in str(values["tests"]):
         return "no test"
-    result = run_python(f"{code}\n\n{tests}\n")
-    return f"code fails its tests: {result.reason}" if result.reason else ""
+    verdict = verify("python", {"tests": code_in(str(values["tests"]))}, str(values["code"]))
+    return "" if verdict.passed else f"code fails its tests: {verdict.reason}"
 
 
 def _form(values: Mapping[str, Any]) -> str:
