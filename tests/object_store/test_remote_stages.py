@@ -60,7 +60,10 @@ def held(url: str) -> dict[str, bytes]:
 def test_stages_read_and_write_a_store_and_faults_change_nothing(
     store: Store, raw: Path, tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With throttled, failing, cut and short answers, stages write the bytes of a local run; no secret is shown."""
+    """With throttled, failing, cut and short answers, stages write the bytes of a local run; no secret is shown.
+
+    A tokenizer that is trained on a corpus of the store is the local one too.
+    """
     tokenizer.save(tmp_path / "tokenizer")
     stages(str(raw.parent), tmp_path / "tokenizer")
     local = {
@@ -80,6 +83,13 @@ def test_stages_read_and_write_a_store_and_faults_change_nothing(
     there = held("s3://bucket/a")
     assert kept(there) == kept(local) and len(kept(local)) > 3
     assert {name for name in there if not name.startswith("raw/")} == set(local)
+    for name, place in (("ours", str(raw.parent)), ("theirs", "s3://bucket/a")):
+        flags = ("--vocab_size=1500", f"--work.cache.directory={cache}")
+        run(["train-tokenizer", f"{place}/dedup", str(tmp_path / name), *flags])
+    models = [(tmp_path / name / "tokenizer.model").read_bytes() for name in ("ours", "theirs")]
+    assert models[0] == models[1]
+    with pytest.raises(UserError, match="give a local directory"):
+        run(["train-tokenizer", "s3://bucket/a/dedup", "s3://bucket/a/tokenizer"])
     shutil.rmtree(cache)  # another machine
     run(["clean", "s3://bucket/a/raw", "s3://bucket/a/clean", f"--work.cache.directory={cache}"])
     out, err = capsys.readouterr()

@@ -33,21 +33,26 @@ class Flags(VocabularyConfig):
 
 def run(flags: Flags, *arguments: str) -> None:
     """Train a tokenizer on the inputs, write it into the directory named last, and print a comparison."""
+    from babyllm.errors import UserError
+    from babyllm.object_store.object_addresses import is_remote
+    from babyllm.object_store.stage_paths import stage_paths
     from babyllm.pipeline.report import print_report
     from babyllm.prepare.compression import load_by_name
     from babyllm.prepare.vocabulary import learn_vocabulary
 
-    *inputs, out = map(Path, arguments)
+    if is_remote(arguments[-1]):
+        raise UserError(f"{arguments[-1]}: a tokenizer is small and is read from disk; give a local directory")
     config = VocabularyConfig(**{f.name: getattr(flags, f.name) for f in fields(VocabularyConfig)})
-    report = learn_vocabulary(
-        inputs,
-        out,
-        config,
-        compare=load_by_name(flags.compare),
-        read=flags.read,
-        work=flags.work,
-        takedowns=[Path(path) for path in flags.takedowns],
-    )
+    with stage_paths(arguments, flags.work.cache) as (inputs, out):
+        report = learn_vocabulary(
+            inputs,
+            out,
+            config,
+            compare=load_by_name(flags.compare),
+            read=flags.read,
+            work=flags.work,
+            takedowns=[Path(path) for path in flags.takedowns],
+        )
     if report is None:
         print(f"{out}: complete already, with these settings and inputs; nothing to do")
     else:
