@@ -21,7 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from babyllm.config.values import Count, Few
 from babyllm.errors import UserError
@@ -29,14 +29,16 @@ from babyllm.files import fsync, read_sealed_json, write_sealed_json
 from babyllm.pipeline.engines.job_engine import Engine
 from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.presence import LEAD, QUEUE, unique_name
-from babyllm.pipeline.step_times import Cost, Stopwatch, note_step
 from babyllm.progress import ProgressLine
 from babyllm.runtime.config import CacheConfig
 from babyllm.runtime.machine import cores, is_array_task
 
+if TYPE_CHECKING:  # help about commands loads this module
+    from babyllm.pipeline.step_times import Cost
+
 T = TypeVar("T")
 DONE = "done.json"
-Done = tuple[Any, Cost]
+Done = tuple[Any, "Cost"]
 """The result of an item and what it cost."""
 _SEEN_AFTER_S = 90.0  # in which a network disk shows what other machines have written
 
@@ -94,6 +96,8 @@ def run_partitions(
     Raises:
         UserError: `job` raised it, its worker died at each of several attempts, or the disk is full.
     """
+    from babyllm.pipeline.step_times import Cost, note_step
+
     work = work or WorkConfig()
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -159,6 +163,8 @@ def _carry_out(job: Callable[[T, Path], Any], item: T, folder: Path, digest: str
     """The result of `job` for one item, and its cost, in a folder that gets its final name when it is complete."""
     # No other process has this name: one whose parent was killed, or another machine, may work on the same item.
     unfinished = folder.with_name(f".{folder.name}-{unique_name()}")
+    from babyllm.pipeline.step_times import Stopwatch
+
     watch = Stopwatch()
     try:
         unfinished.mkdir()
