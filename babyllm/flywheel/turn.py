@@ -22,9 +22,9 @@ from babyllm.config import parse
 from babyllm.config.values import check
 from babyllm.errors import UserError
 from babyllm.files import locked, write_bytes, write_json
+from babyllm.flywheel.flywheel_config import TurnConfig
 from babyllm.flywheel.harvest import BAD, HELD_OUT, PAIRS, SFT, harvest
 from babyllm.flywheel.model_comparison import Compared, by_judge, by_ratings, by_test, comparison_table, is_accepted
-from babyllm.flywheel.turn_config import TurnConfig
 from babyllm.loading import model_directory
 from babyllm.pipeline.output import require_apart
 from babyllm.pipeline.report import Fact, Report

@@ -17,6 +17,7 @@ from engines_fixtures import PARTITION_BYTES, made, run_stages
 from babyllm.errors import UserError
 from babyllm.pipeline.engines import presence
 from babyllm.pipeline.engines.beside import beside_others
+from babyllm.pipeline.engines.shared_queue import work_for
 from babyllm.pipeline.output import MADE, discard_work, publish, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.tokenizer import Tokenizer
@@ -169,3 +170,13 @@ def test_a_command_beside_one_that_does_not_share_is_refused(tmp_path: Path, mon
     out = tmp_path / "out"
     with work_directory(out), pytest.raises(UserError, match=f"{out}: another process is writing it; wait for its end"):
         make(out, tmp_path / "log", SHARED)
+
+
+def test_work_is_taken_from_a_folder_of_ones_own_alone(tmp_path: Path) -> None:
+    """A queue in which another account may write is refused, since its work would be run."""
+    queue = tmp_path / "queue"
+    queue.mkdir()
+    queue.chmod(0o777)
+    (queue / presence.LEAD).write_text("someone")
+    with pytest.raises(UserError, match="another account may write there"):
+        work_for("someone", queue, presence.unique_name(), 1)

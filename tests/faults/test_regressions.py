@@ -143,7 +143,14 @@ def test_checkpoints_of_16_bit_runs_hold_float32(tiny: Tiny, tmp_path: Path, dty
 
 
 def test_nothing_in_the_package_runs_code_from_a_file() -> None:
-    """No module unpickles, evaluates or loads YAML that may make objects."""
+    """No module unpickles, evaluates or loads YAML that may make objects.
+
+    But for the queue of commands beside each other, which lies in a folder of one's own, and the sandbox, which is for
+    running code.
+    """
+    allowed = dict.fromkeys(("packed_jobs", "shared_queue"), {"pickle"}) | {
+        "snippet_worker": {"exec", "eval", "compile"}
+    }
     forbidden = {
         *("pickle", "exec", "eval", "torch.load", "torch.save", "marshal", "shelve", "compile"),
         *("yaml.load", "yaml.unsafe_load", "yaml.full_load"),
@@ -152,7 +159,8 @@ def test_nothing_in_the_package_runs_code_from_a_file() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            assert not forbidden & {called, *imported}, f"{path}: {called or imported}"
+            found = forbidden & {called, *imported}
+            assert found <= allowed.get(path.stem, set()), f"{path}: {called or imported}"
             # numpy's own files hold no objects unless that is asked for.
             assert not (isinstance(node, ast.keyword) and node.arg == "allow_pickle"), path
 

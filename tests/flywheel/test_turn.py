@@ -15,10 +15,10 @@ from babyllm.__main__ import run as babyllm
 from babyllm.chat.load import load_template
 from babyllm.endpoint.config import EndpointConfig
 from babyllm.errors import UserError
+from babyllm.flywheel.flywheel_config import TurnConfig
 from babyllm.flywheel.harvest_config import HarvestConfig
 from babyllm.flywheel.model_comparison import Compared, by_ratings, by_test, is_accepted
 from babyllm.flywheel.turn import Turn
-from babyllm.flywheel.turn_config import TurnConfig
 from babyllm.interop.huggingface import save_model
 from babyllm.tokenizer import Tokenizer
 

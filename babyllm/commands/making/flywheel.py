@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babyllm.errors import UserError
-from babyllm.flywheel.turn_config import TurnConfig
+from babyllm.flywheel.flywheel_config import TurnConfig
 
 ARGUMENTS = "LOG OUT"
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from babyllm.errors import UserError
+
 BEAT_S = 2.0  # time between renewals
 SILENCE_S = 30.0  # time without renewals after which a process counts as dead
 QUEUE, LEAD = "queue", "lead"  # folder in the work directory of an output; file with the name of the one that leads
@@ -102,6 +104,23 @@ def leader(folder: Path) -> str | None:
         return (folder / LEAD).read_text(encoding="utf-8") or None
     except OSError:
         return None
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder in which another account may write: the work that lies in it is unpickled, so it may be any code.
+
+    Raises:
+        UserError: it belongs to another account, or others may write there.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    with suppress(FileNotFoundError):  # the command that led has ended
+        found = folder.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise UserError(
+                f"{folder}: another account may write there, and the work that lies in it is run; delete it, or choose "
+                "another OUT"
+            )
 
 
 def take_lead(folder: Path, name: str) -> bool:

@@ -24,7 +24,15 @@ from typing import Any
 from babyllm.errors import UserError, in_one_line
 from babyllm.pipeline.engines.local_pool import ATTEMPTS, LocalPool, worker_died
 from babyllm.pipeline.engines.packed_jobs import packed, run_packed
-from babyllm.pipeline.engines.presence import Watch, beating, give_up_lead, leader, take_lead, write_at_once
+from babyllm.pipeline.engines.presence import (
+    Watch,
+    beating,
+    give_up_lead,
+    leader,
+    require_own,
+    take_lead,
+    write_at_once,
+)
 
 POLL_S = 0.1
 _LOOK_EVERY = 10  # polls, for commands that have died
@@ -37,9 +45,13 @@ class Crew:
         folder: folder of the queue.
         name: unique name of this process.
         n_workers: number of processes.
+
+    Raises:
+        UserError: another account may write in the folder.
     """
 
     def __init__(self, folder: Path, name: str, n_workers: int) -> None:
+        require_own(folder)
         self._folder, self._name, self._n_workers = folder, name, n_workers
         self._pool = LocalPool(n_workers)
         self._running: dict[Future[bytes], Path] = {}

@@ -88,7 +88,7 @@ def load_topics(directory: Path, flag: str = "--like") -> TopicModel:
     """
     path = directory / TOPICS
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path) as file:
             about = json.loads(file["about"].tobytes())
             by_words = None
             if "rarity" in file.files:
