@@ -148,9 +148,7 @@ def test_nothing_in_the_package_runs_code_from_a_file() -> None:
     But for the queue of commands beside each other, which lies in a folder of one's own, and the sandbox, which is for
     running code.
     """
-    allowed = dict.fromkeys(("packed_jobs", "shared_queue"), {"pickle"}) | {
-        "snippet_worker": {"exec", "eval", "compile"}
-    }
+    allowed = {"packed_jobs": {"pickle"}, "shared_queue": {"pickle"}, "snippet_worker": {"exec", "eval", "compile"}}
     forbidden = {
         *("pickle", "exec", "eval", "torch.load", "torch.save", "marshal", "shelve", "compile"),
         *("yaml.load", "yaml.unsafe_load", "yaml.full_load"),
