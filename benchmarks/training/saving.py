@@ -1,6 +1,6 @@
 """By how many steps one checkpoint delays training: written while training waits, and written beside it.
 
-    python -m benchmarks.training.saving [--shape quick large] [--steps 2] [--rounds 5]
+    python -m benchmarks.training.saving [--shape quick large 250m] [--steps 2] [--rounds 5]
     torchrun --standalone --nproc_per_node=2 -m benchmarks.training.saving
 
 A turn is a few steps with one save at its beginning, and ends when that save is complete. Turns without a save, with
@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from babyllm.model.config import ModelConfig
 from benchmarks import figures
 from benchmarks.training.ours import SHAPES, Shape, new_loader, new_state, random_tokens
 
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from babyllm.training.state import TrainState
 
 # The quick start's step has more sequences than the shape that is compared with peers.
-MEASURED = {"quick": SHAPES["quick"]._replace(batch=32), "large": SHAPES["large"]}
+MEASURED = {
+    "quick": SHAPES["quick"]._replace(batch=32),
+    "large": SHAPES["large"],
+    "250m": Shape(ModelConfig(32000, 16, 1024, 16, 8, max_seq_len=128), 4, 128),
+}
 WAYS = ("none", "waiting", "beside")
 
 
@@ -42,7 +47,7 @@ class Turns:
 
 def main() -> None:
     parser = figures.parser(__doc__)
-    parser.add_argument("--shape", nargs="*", choices=list(MEASURED), default=list(MEASURED))
+    parser.add_argument("--shape", nargs="*", choices=list(MEASURED), default=["quick", "large"])
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     args = figures.parse(parser, rounds=1, steps=1, shape=["quick"])
