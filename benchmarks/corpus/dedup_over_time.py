@@ -3,8 +3,8 @@
     python -m benchmarks.corpus.dedup_over_time [--new 50000] [--generations 10] [--rounds 3] [--workers 2]
 
 It reads the poems of BABYLLM_DATA in random order: the first are new, the others were kept earlier, in one generation
-and in several. Runs take turns, each in a process of its own. The survivors must be those of the run over all with
-`--keep=first --clusters=direct`; else it ends with an error.
+and in several. Runs take turns, each in a process of its own. The survivors must be those of a run with `--against`
+the kept ones; else it ends with an error.
 """
 
 from __future__ import annotations
