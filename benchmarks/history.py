@@ -1,4 +1,4 @@
-"""Draw docs/benchmarks.md from benchmarks/history.jsonl: the newest figure of each kind and those before it.
+"""Draw docs/en/reference/benchmarks.md from benchmarks/history.jsonl: the newest figure of each kind and older ones.
 
     python -m benchmarks.history
     python -m benchmarks.history --add FIGURE VALUE UNIT --command "python train_pretrain.py" [--machine TEXT]
@@ -22,13 +22,13 @@ from pathlib import Path
 from benchmarks import figures
 
 ROOT = Path(__file__).resolve().parents[1]
-HISTORY, PAGE = ROOT / "benchmarks" / "history.jsonl", ROOT / "docs" / "benchmarks.md"
+HISTORY, PAGE = ROOT / "benchmarks" / "history.jsonl", ROOT / "docs/en/reference/benchmarks.md"
 WIDTH = 120
 HEAD = """# Benchmarks over time
 
-Drawn by `make docs` from [benchmarks/history.jsonl](../benchmarks/history.jsonl); do not edit.
-[benchmarks/README.md](../benchmarks/README.md) says what each benchmark measures and what was tried. Speeds of one
-machine differ by half within hours, so compare ratios, or figures of one day.
+Drawn by `make docs` from [benchmarks/history.jsonl](../../../benchmarks/history.jsonl); do not edit.
+[benchmarks/README.md](../../../benchmarks/README.md) says what each benchmark measures and what was tried. Speeds of
+one machine differ by half within hours, so compare ratios, or figures of one day.
 """
 
 

@@ -4,7 +4,7 @@
 
 Each benchmark is a process of its own with its default settings: `python -m benchmarks.FOLDER.NAME`. What it lacks,
 such as a peer that is not installed, it leaves out with a note. Figures are added to benchmarks/history.jsonl, and
-docs/benchmarks.md is drawn from it; with `--quick` nothing is recorded. Leave the machine alone meanwhile.
+docs/en/reference/benchmarks.md is drawn from it; with `--quick` nothing is recorded. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

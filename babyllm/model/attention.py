@@ -5,9 +5,9 @@ queries, keys, values -> "fused": PyTorch's kernel   -> attended values
                       -> "documents": "fused", and packed rows by document (`document_attention`)
 
 `plain_attention` is the formula. "blocks" computes it for `BLOCK` queries at a time, each block with the keys up to its
-last query, by batched products and a softmax. docs/pretraining.md has the times of both on a CPU; a GPU takes the fused
-kernel. "blocks" keeps the probabilities for the backward pass: about
-half of B x H x T x T numbers a layer.
+last query, by batched products and a softmax. docs/en/training/pretraining.md has the times of both on a
+CPU; a GPU takes the fused kernel. "blocks" keeps the probabilities for the backward pass: about half of
+B x H x T x T numbers a layer.
 
 Legend: B batch, T time, H query heads, K key heads, W width of a head.
 """

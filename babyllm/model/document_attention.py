@@ -5,7 +5,8 @@ document numbers (B, T) -> "documents" on a CPU:              Spans      -> PyTo
                         -> every other form, device and type: (B, 1, T, T), True where a token may look
 
 All three are the same up to rounding. The time of the first grows with the documents' lengths squared and no more with
-the row's; docs/pretraining.md has figures. Queries may be those of a part of a row, whose keys are those of all of it.
+the row's; docs/en/training/pretraining.md has figures. Queries may be those of a part of a row, whose keys
+are those of all of it.
 """
 
 from __future__ import annotations

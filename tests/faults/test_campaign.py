@@ -1,4 +1,4 @@
-"""A few of the fault drills; an hour of them is run before a release (docs/reliability.md)."""
+"""A few of the fault drills; an hour of them is run before a release (docs/en/training/reliability.md)."""
 
 import json
 import os

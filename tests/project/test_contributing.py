@@ -41,7 +41,7 @@ def test_what_contributing_names_is_there() -> None:
 
 def test_every_decision_is_listed_and_has_its_parts() -> None:
     """A note on a decision has context, decision, consequences and alternatives, and stands in the list."""
-    folder = ROOT / "docs" / "decisions"
+    folder = ROOT / "docs/en/reference/decisions"
     notes = sorted(folder.glob("[0-9]*.md"))
     listed = re.findall(r"\]\((\d+[^)]*)\)", (folder / "README.md").read_text(encoding="utf-8"))
     assert [note.name for note in notes] == listed

@@ -1,4 +1,4 @@
-"""The words that docs/glossary.md rules out, and the length of lines in documentation.
+"""The words that docs/en/reference/glossary.md rules out, and the length of lines in documentation.
 
 `python tests/project/test_words.py PATH...` prints each hit as `file:line: word: text`; without a path those of the
 whole tree.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-GLOSSARY = ROOT / "docs" / "glossary.md"
+GLOSSARY = ROOT / "docs/en/reference/glossary.md"
 TREE = (
     *("babyllm", "benchmarks", "configs", "docs", "tests", "Makefile", ".ci/run", ".pre-commit-config.yaml"),
     *("CITATION.cff", "pyproject.toml", *(f"*{suffix}" for suffix in (".md", ".py")), "data/*.md", "data/*.py"),

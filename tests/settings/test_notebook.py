@@ -17,7 +17,7 @@ import babyllm
 from babyllm.documents import Document
 from babyllm.errors import naming_arguments
 
-API = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+API = Path(__file__).resolve().parents[2] / "docs/en/reference/api.md"
 SMALL = {
     "model": {"n_layers": 1, "d_model": 32, "n_heads": 2, "n_kv_heads": 1, "vocab_size": 400},
     "data": {"seq_len": 32, "global_batch": 4},
@@ -53,7 +53,7 @@ def here(material: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_the_examples_of_the_page_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The code of docs/api.md trains, evaluates, fine-tunes and chats, here with a smaller model and fewer steps."""
+    """The code of reference/api.md runs, here with a smaller model and fewer steps."""
     blocks = re.findall(r"```python\n(.*?)```", API.read_text(encoding="utf-8"), re.DOTALL)
     code = "\n".join(blocks).replace("steps=20", "steps=2, **small").replace('"model": {"preset": "nano"}', "**small")
     code = code.replace("steps=10", "steps=1, samples=0, data=small['data']")
@@ -166,7 +166,7 @@ def test_flags_become_keys() -> None:
 
 
 def test_the_page_lists_every_public_name() -> None:
-    """docs/api.md has a line for each of fewer than forty names, and each says in its own words what it is."""
+    """reference/api.md has a line for each of fewer than forty names, and each says what it is."""
     page = API.read_text(encoding="utf-8").partition("## Public names")[2].partition("## Public modules")[0]
     listed = re.findall(r"^\| `(\w+)", page, re.MULTILINE)
     assert sorted(listed) == babyllm.__all__

@@ -93,7 +93,7 @@ def test_the_installed_sacrebleu_has_its_own() -> None:
 
 def test_every_name_is_documented() -> None:
     """The design document names each of them."""
-    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/en/reference/design.md").read_text(encoding="utf-8")
     section = text.partition("## Private interfaces")[2].partition("\n## ")[0]
     assert [
         name for name in (*chain(*PRIVATE_NAMES.values()), *OF_TORCH, *OF_SACREBLEU) if f"`{name}`" not in section

@@ -1,6 +1,7 @@
 """Undocumented names of uvicorn that the server relies on, and a check that they exist.
 
-docs/design.md, "Private interfaces", says what each is for. The bound in pyproject.toml is the newest tested version.
+docs/en/reference/design.md, "Private interfaces", says what each is for. The bound in pyproject.toml is the newest
+tested version.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ def test_every_built_in_task_is_complete() -> None:
 
 
 def test_the_page_lists_every_built_in_task() -> None:
-    """docs/tasks.md lists each built-in task with its kind, its best metric and its own description."""
-    page = (Path(__file__).resolve().parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    """docs/en/evaluation/tasks.md lists each built-in task with its kind, its best metric and its own description."""
+    page = (Path(__file__).resolve().parents[3] / "docs/en/evaluation/tasks.md").read_text(encoding="utf-8")
     entries = [" ".join(each.split("\n\n")[0].split()) for each in page.split("\n- ")[1:]]
     names = {"options": "options", "pairs": "minimal pairs", "generated": "generated answer"}
     tasks = [load_task(name) for name in built_in()]
