@@ -6,6 +6,7 @@ site has no such file; it gets a copy below `project/`.
 
 from __future__ import annotations
 
+import ast
 import html
 import posixpath
 import re
@@ -61,10 +62,11 @@ def on_page_content(content: str, page: Page, config: Any, files: Files) -> str:
 
 
 def public_names() -> list[str]:
-    """The public functions and classes of babyllm, as `module.name`, sorted by name."""
-    import babyllm
-
-    return [f"{module}.{name}" for name, module in sorted(babyllm._HOME.items()) if name[0].isalpha()]
+    """The public functions and classes of babyllm, as `module.name`: those that it imports for types."""
+    tree = ast.parse((ROOT / "babyllm" / "__init__.py").read_text(encoding="utf-8"))
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "__future__")
+    names = {alias.name: node.module for node in imports for alias in node.names if node.module != "typing"}
+    return [f"{module}.{name}" for name, module in sorted(names.items()) if module != "babyllm"]
 
 
 def _climb(uri: str) -> str:
