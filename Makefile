@@ -18,6 +18,7 @@ test:  ## The whole suite, on all cores, at most four
 
 docs:  ## Pages drawn from data
 	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.concept_pictures
 
 bench:  ## All benchmarks, whose figures are recorded
 	$(PYTHON) -m benchmarks.run
