@@ -53,7 +53,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     # batches
     (
-        "bs batch batch_size global_batch_size total_batch_size train_batch_size",
+        "bs batch batch_size global_batch_size total_batch_size train_batch_size rollout_batch_size",
         ("--data.global_batch", "--batch_tokens", "--slots"),
     ),
     (
@@ -235,6 +235,10 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     ("freeze_trainable_layers num_layer_trainable", ("--freeze.last_n_layers",)),
     ("freeze_trainable_modules", ("--freeze.only",)),
+    (
+        "additional_target modules_to_save trainable_token_indices",
+        ("the rows of new tokens are trained by themselves, which --lora.new_tokens=false switches off", _ADAPTERS),
+    ),
     # the machine
     ("nproc_per_node num_processes num_gpus n_gpus gpus world_size", ("--runtime.processes",)),
     # conversations
