@@ -257,6 +257,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("pref_ftx", ("--loss.sft_weight",)),
     ("init_kl_coef kl_coef", ("--loss.kl.coefficient",)),
     ("n_samples_per_prompt num_generations", ("--rollout.group",)),
+    ("ppo_epochs num_ppo_epochs", ("--rollout.epochs",)),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),
     ("mask_history", ("--data.turns=last", "--supervise.turns=last")),
     ("dataset_format dataset_type formatting", ("--data.format.format", "--format.format")),
