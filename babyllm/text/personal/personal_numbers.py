@@ -59,14 +59,12 @@ _MOBILE = re.compile(
     rf"{_NO_DIGIT}",
     re.IGNORECASE,
 )
-_SPOKEN = str.maketrans("零〇一幺壹二两贰貳三叁參四肆五伍六陆陸七柒八捌九玖", "00111222233344556667788" "99")
+_SPOKEN = str.maketrans("零〇一幺壹二两贰貳三叁參四肆五伍六陆陸七柒八捌九玖", "0011122223334455666778899")
 _LAND_LINE = re.compile(
     r"(?<![\d.-])(?:\+86[- ]?|\(\+86\)\s?)?(?:\(0\d{2,3}\)\s?|0\d{2,3}[- ])\d{3,4}[- ]?\d{4}"
     r"(?:\s?(?:-|转|轉|ext\.?)\s?\d{1,5})?(?![\d-])"
 )
-_LAND_LINE_IN_ONE = re.compile(
-    rf"{_ALONE}(?:0(?:10|2\d)\d{{8}}|0[3-9]\d{{9,10}}|86[- ]\d{{2,3}}[- ]\d{{7,8}}){_END}"
-)
+_LAND_LINE_IN_ONE = re.compile(rf"{_ALONE}(?:0(?:10|2\d)\d{{8}}|0[3-9]\d{{9,10}}|86[- ]\d{{2,3}}[- ]\d{{7,8}}){_END}")
 _TAIWAN_MOBILE = re.compile(rf"{_ALONE}09\d{{2}}([- ]?)\d{{3}}\1\d{{3}}{_END}")
 _SERVICE = re.compile(r"(?<![\d.-])[48]00[- ]\d{3,4}[- ]\d{3,4}(?![\d-])")
 _AMERICAN = re.compile(
@@ -75,7 +73,8 @@ _AMERICAN = re.compile(
 _BRITISH = re.compile(r"(?<![\d.-])(?:0\d{4} \d{6}|0\d{4} \d{3} \d{3}|02\d \d{4} \d{4})(?![\d-])")
 _ABROAD = re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]\d{1,2}[- ]))([1-9]\d{0,2})((?:[-. ()]{0,2}\d){6,12})(?![\w-])")
 _NAMED_PHONE = re.compile(
-    r"(?:电话|電話|手机|手機|座机|座機|传真|傳真|联系方式|聯繫方式|致电|拨打|call me (?:at|on)|\b(?:tele)?phone(?: number| no\.?)?"
+    r"(?:电话|電話|手机|手機|座机|座機|传真|傳真|联系方式|聯繫方式|致电|拨打"
+    r"|call me (?:at|on)|\b(?:tele)?phone(?: number| no\.?)?"
     rf"|\btel\.?|\bfax|\bmobile(?: number)?){_LINK}(\(?\d{{3,4}}\)?[- ]?\d{{3,4}}(?:[- ]?\d{{2,4}}){{0,2}}){_END}",
     re.IGNORECASE,
 )
