@@ -92,3 +92,21 @@ def test_every_request_is_accounted_for(name: str, tmp_path: Path, inputs: Path)
             assert n == n_expected.get(fault(said), 1)
     expected = {reason for kind, reason in FAULTS.items() if any(shows(said, kind) for said in of_prompts)}
     assert expected <= {line["reason"] for line in rejected}
+
+
+def test_earlier_turns_stay_in_the_records(tmp_path: Path, inputs: Path) -> None:
+    """Answers to a last question are made, judged and written with the conversation before it."""
+    turns = [("system", "be kind"), ("user", "first question"), ("assistant", "first answer"), ("user", "and then?")]
+    messages = [{"role": role, "content": text} for role, text in [*turns, ("assistant", "a bad second answer")]]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": messages}))
+    with faking(model) as server:
+        flags = [*flags_of(server, inputs, "", "en"), f"--inputs={tmp_path / 'chats.jsonl'}"]
+        pairs, _, _ = made_by(tmp_path / "pairs", "pairs", *flags, "--set={samples: 8, margin: 1}")
+        judged = [said for said in server.asked if "strict judge" in said]
+        rewritten, _, _ = made_by(tmp_path / "rewritten", "rewrite", *flags)
+    assert [message["content"] for message in pairs[0]["prompt"]] == [text for _, text in turns]
+    assert judged and all("User: first question\n\nAssistant: first answer" in said for said in judged)
+    assert len(rewritten) > 2
+    for record in rewritten:
+        *before, asked, answer = record["messages"]
+        assert before == messages[:3] and asked["content"].startswith("and then?\n") and answer["role"] == "assistant"
