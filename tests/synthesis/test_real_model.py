@@ -25,10 +25,10 @@ from babyllm.errors import UserError
 from babyllm.synthesis.recipe import BUILT_IN, read_recipe
 
 pytestmark = pytest.mark.campaign
-NAME, N, MAX_TOKENS = "smollm2", 4, 160
+NAME, N, MAX_TOKENS = "smollm2", 2, 96
 DATA = Path(os.environ.get("BABYLLM_DATA", "")) / "sft"
 WAYS = {"plain": ["--language=en"], "structured": ["--language=en", "--structured"], "chinese": ["--language=zh"]}
-LESS = {  # so that a recipe asks a dozen times or two
+LESS = {  # so that a recipe asks a few times
     "self_instruct": "{wanted: 2}",
     "evolve": "{rounds: 1}",
     "topics": "{wanted: 2}",
@@ -69,7 +69,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run(["import", str(file), str(folder / "model"), "--dtype=bfloat16"])
     log = folder / "requests.jsonl"
     argv = [sys.executable, "-m", "babyllm", "serve", str(folder / "model"), f"--name={NAME}", "--port=0"]
-    argv += [f"--request_log={log}", "--runtime.dtype=bfloat16", "--context=4096"]
+    argv += [f"--request_log={log}", "--runtime.dtype=bfloat16", "--runtime.threads=1"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         found = re.search(r"http://\S+?:\d+", process.stdout.readline())
