@@ -17,7 +17,7 @@ def test_bad_cases_are_repaired(tmp_path: Path) -> None:
         tmp_path / "log",
         answered("a", "What is the capital of France?", "Rome"),
         answered("b", "首都是哪里？", "我不知道", "德国的首都呢？", "巴黎"),
-        answered("c", "Tell me a long story", "Once upon a", finish="length"),
+        answered("c", "I want a long story", "Once upon a", finish="length"),
         answered("d", "Who wrote Faust?", "Schiller did"),
         rated("a", -1),
         rated("b", -1),

@@ -212,7 +212,7 @@ def test_a_torn_line_that_stays_tears_no_other(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_written_while_the_log_is_read_is_left_for_the_next_time(tmp_path: Path) -> None:
-    """The digest is that of what was read, so lines that come later make another harvest; an expired file is told."""
+    """The digest is that of what was read, so lines that come later make another harvest; an expired file is named."""
     reader = stored(tmp_path, answer("a", "q", "one"))
     (file,) = session_files(tmp_path)
     digest = reader.digest
