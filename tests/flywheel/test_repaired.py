@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fake_endpoint import faking, says
+from fake_endpoint import Answer, faking, says
 from stored_sessions import answered, rated, records, write_log
 
 from babyllm.__main__ import run
@@ -27,7 +27,7 @@ def test_bad_cases_are_repaired(tmp_path: Path) -> None:
     bad = records(tmp_path / "harvested" / "bad.jsonl")
     assert len(bad) == 4
 
-    def repaired(said: str, n: int) -> dict[str, object]:
+    def repaired(said: str, n: int) -> Answer:
         return says(json.dumps({"fault": f"it is wrong {len(said)}", "answer": f"a better answer, number {len(said)}"}))
 
     with faking(repaired) as server:
