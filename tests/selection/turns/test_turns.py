@@ -76,7 +76,7 @@ def test_pairs_differ_in_the_conversation_alone() -> None:
 
 
 def test_a_classifier_reads_what_is_shared() -> None:
-    """The texts of a pair are short, whatever the turn is; the digits and pieces tell what the turn shares."""
+    """The texts of a pair are short, whatever the turn is; digits and pieces show what the turn shares."""
     before = [Exchange("how do I use git branches", "With git checkout -b NAME. " * 300)]
     rarity = Rarity([*(text for one in before for text in one), "how do I cook rice", "it is the first"])
     first, second = pair_texts(before, "and git checkout, how does it know?" * 100, rarity)
