@@ -43,6 +43,7 @@ COMMANDS = {
     "predict": "use",
     "pretrain": "training",
     "records": "making",
+    "report": "use",
     "reward": "training",
     "sample": "use",
     "serve": "use",
@@ -64,7 +65,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
-    *("predict", "records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
+    *("predict", "records", "report", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
     *("train-tokenizer", "turns", "upload"),
 )
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from babyllm.errors import UserError
 from babyllm.pipeline.report import Fact, Report, Table
 from babyllm.run_directory import CONFIG, latest, step_directories
+from babyllm.run_report.run_facts import read_config
 from babyllm.training.recording.records import read_metrics
 
 
@@ -35,21 +33,6 @@ def run_report(directory: Path) -> Report:
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     brief = [[name, _brief(section)] for name, section in [("", plain), *sections.items()]]
     return Report(f"run: {directory}", facts, [metrics, Table("configuration", ["section", "values"], brief)])
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The values in a run's config.yaml, by section.
-
-    Raises:
-        UserError: the file is not a configuration.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: is not the configuration of a run; is this a run directory?")
-    return config
 
 
 def _brief(section: dict[str, Any]) -> str:

@@ -13,7 +13,13 @@ from babyllm.files import locked
 from babyllm.run_directory import CONFIG, LATEST, require_steps, step_directories, take_back
 from babyllm.runtime import Runtime
 from babyllm.training.recording.plot import PLOT_FILE
-from babyllm.training.recording.records import METRICS_FILE, SAMPLES_FILE, read_metrics
+from babyllm.training.recording.records import (
+    MESSAGES_FILE,
+    METRICS_FILE,
+    RUN_REPORT,
+    SAMPLES_FILE,
+    read_metrics,
+)
 from babyllm.training.run_config import RunConfig, stored_config
 
 LOCK, ENVIRONMENT = ".lock", "environment.json"
@@ -67,7 +73,7 @@ def _require_own(directory: Path) -> None:
     """Refuse a directory without a run if it has a file of the user's under a name that a run writes."""
     if (directory / LOCK).exists() or (directory / ENVIRONMENT).is_file() or step_directories(directory):
         return
-    written = (CONFIG, METRICS_FILE, SAMPLES_FILE, PLOT_FILE, LATEST)
+    written = (CONFIG, METRICS_FILE, SAMPLES_FILE, MESSAGES_FILE, PLOT_FILE, RUN_REPORT, LATEST)
     if theirs := [name for name in written if (directory / name).exists()]:
         raise UserError(
             f"{directory / theirs[0]}: exists, was not made by a run and would be overwritten by this one; choose "

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from babyllm.config import differences, dump, load
 from babyllm.data.stream_state import StreamState, gather
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 from babyllm.files import write_bytes, write_json
 from babyllm.model.config import flops_per_token
 from babyllm.model.heads import writes
@@ -72,10 +72,10 @@ class Run:
     _saved: int = -1
     _is_open: bool = True
 
-    def message(self, text: str) -> None:
-        """Print a line, on rank 0 alone."""
+    def message(self, text: str, *, is_kept: bool = True) -> None:
+        """Print a line, on rank 0 alone, and record it if it `is_kept`."""
         if self.log:
-            self.log.message(text)
+            self.log.message(text, is_kept=is_kept)
 
     def logging(self, steps: int, seq_len: int) -> Every:
         """Record loss, learning rate, speed, memory and the stream's numbers every `steps` steps.
@@ -164,13 +164,13 @@ class Run:
         if self.log and self.losses:
             self.log.record(state.step, self.losses)
         rise = risen(state, result.get(state.best_by))
-        self.message(f"step {state.step}: {held_out_line(result)}{rise}")
+        self.message(f"step {state.step}: {held_out_line(result)}{rise}", is_kept=False)
         with averaged(state.average):
             shown = _read(show, state)
         if self.log:
             for i, (prompt, text) in enumerate(shown):
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
-                self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
+                self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160], is_kept=False)
 
     def renewing(self, change: Every) -> Every:
         """An action that changes the state of the stream; if the step is saved already, it is saved again.
@@ -223,7 +223,7 @@ class Run:
             self.saver.join()
             state.runtime.barrier()
 
-    def break_off(self, state: TrainState) -> None:
+    def break_off(self, state: TrainState, cause: BaseException) -> None:
         """Wait as `end` does, on this rank alone, after an error that is still to be reported; others are printed."""
         with state.runtime.patience():
             try:
@@ -232,7 +232,9 @@ class Run:
                 self.message(str(error))
         with suppress(UserError):
             if self.log:
+                self.log.end(f"ended by {type(cause).__name__}: {in_one_line(cause)}")
                 self.log.close(summary=False)
+                self.log.report()
 
     def close(self) -> None:
         """Refuse every later write."""
@@ -363,15 +365,16 @@ def open_run(
         try:
             yield run
             run.end(state)
-        except BaseException:
-            run.break_off(state)
+        except BaseException as error:
+            run.break_off(state, error)
             raise
         finally:
             run.close()
         run.point(state)
         if run.log:
-            run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
+            run.log.end("; ".join(lines))
+            run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             best = state.best[1] if state.best and state.bad_evaluations else None
             can_write = tokenizer is not None and writes(state.model)
             how = {"has_tokenizer": can_write, "chats": chat_template is not None}

@@ -9,7 +9,8 @@ from babyllm.model.attention import attention_form
 from babyllm.progress import format_duration
 from babyllm.run_directory import step_name
 from babyllm.schedule import Plan
-from babyllm.training.best import LOSS, in_words, is_better, is_lower_better
+from babyllm.training.best import LOSS, in_words
+from babyllm.training.recording.better import is_better, is_lower_better
 from babyllm.training.state import STOP_SIGNAL, TrainState
 
 
