@@ -50,6 +50,15 @@ class Curve:
             value = values.get(name)
             column.append(math.nan if value is None else float(value))
 
+    def near(self, name: str, step: float) -> float | None:
+        """The mean of a column over the records near a step, a twentieth of them at most; None if there are none."""
+        steps, values = self.column("step"), self.column(name)
+        steps, values = steps[known := np.isfinite(values)], values[known]
+        if not len(values):
+            return None
+        nearest = np.argsort(np.abs(steps - step), kind="stable")[: max(3, len(values) // 20)]
+        return float(values[nearest].mean())
+
     def column(self, name: str) -> Values:
         """A copy of a column: (n,) float64, NaN where the number is missing."""
         return np.array(self._columns[name])

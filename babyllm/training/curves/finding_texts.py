@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+LOSS_PAGE = "docs/en/troubleshooting/loss.md"
 _PAGE = "docs/{language}/troubleshooting/loss.md#{kind}"
 _EN = {
     "start": (

@@ -73,6 +73,7 @@ class NamedCurve(NamedTuple):
         steps: steps of the run that correspond to its points.
         values: its values, in the unit of the run.
         source: where the numbers are from.
+        metric: name in metrics.jsonl of what is compared.
         is_point: whether it is a single result instead of a curve.
         is_raw: whether it has the noise of single records.
         note: what limits the comparison; empty if nothing does.
@@ -83,6 +84,7 @@ class NamedCurve(NamedTuple):
     steps: list[float]
     values: list[float]
     source: str
+    metric: str
     is_point: bool
     is_raw: bool
     note: str
@@ -190,7 +192,7 @@ def _on_steps(one: Reference, curve: Curve) -> tuple[list[float], list[float]]:
 def _curve(one: Reference, steps: list[float], values: list[float], note: str, language: Language) -> NamedCurve:
     amount = _amount(one.points[-1][0], one.x, language)
     label = _say(language, f"{one.name}, {amount}", f"{one.name}，{amount}")
-    return NamedCurve(one.name, label, steps, values, one.source, len(one.points) == 1, False, note)
+    return NamedCurve(one.name, label, steps, values, one.source, one.metric, len(one.points) == 1, False, note)
 
 
 def _amount(x: float, unit: str, language: Language) -> str:
@@ -202,10 +204,10 @@ def _named(curve: Curve, facts: RunFacts, chosen: str, language: Language) -> It
     """The reference of a name, or of the run in a directory or file, whether or not it can be compared."""
     for one in built_in():
         if one.name == chosen:
-            steps, values = _on_steps(one, curve)
+            places, losses = _on_steps(one, curve)
             is_same = one.stage not in _PER_TOKEN or _is_same_tokenizer(one, facts)
             note = "" if is_same else _say(language, "other tokenizer: not comparable", "分词器不同：不可直接比较")
-            yield _curve(one, steps, values, note, language)
+            yield _curve(one, places, losses, note, language)
             return
     require_reference(chosen)
     path = Path(chosen)
@@ -215,7 +217,7 @@ def _named(curve: Curve, facts: RunFacts, chosen: str, language: Language) -> It
     raw, steps = theirs.column(name), theirs.column("step")
     known = np.isfinite(raw)
     label = file.resolve().parent.name
-    yield NamedCurve(label, label, steps[known].tolist(), raw[known].tolist(), str(file), False, True, "")
+    yield NamedCurve(label, label, steps[known].tolist(), raw[known].tolist(), str(file), name, False, True, "")
 
 
 def require_reference(chosen: str) -> None:
