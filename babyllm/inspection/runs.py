@@ -12,7 +12,7 @@ from babyllm.pipeline.report import Fact, Report, Table
 from babyllm.run_directory import CONFIG, latest, step_directories
 from babyllm.training.curves.curve_facts import Curve
 from babyllm.training.curves.finding_texts import LOSS_PAGE
-from babyllm.training.curves.loss_findings import findings_of_run
+from babyllm.training.curves.loss_review import findings_of_run
 from babyllm.training.curves.reference_curves import references_of_run
 from babyllm.training.recording.records import read_metrics
 

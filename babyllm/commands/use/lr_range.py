@@ -87,7 +87,7 @@ def _place(argv: Sequence[str], stage: str) -> int:
 
 
 def _test(config: Any, stage: str) -> None:
-    from babyllm.training.curves.rate_range import test_rates
+    from babyllm.training.curves.rate_range import measure_rates
 
     begin: Callable[[Any, Runtime], Beginning] = import_module(f"babyllm.commands.training.{stage}").begin
-    test_rates(config, config.range, begin)
+    measure_rates(config, config.range, begin)

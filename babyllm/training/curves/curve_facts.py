@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from babyllm.errors import UserError
 from babyllm.run_directory import CONFIG, meant_step
 from babyllm.schedule import Plan, learning_rate
 from babyllm.training.curves.trends import Values
@@ -138,16 +139,20 @@ def facts_of_state(config: RunConfig, state: TrainState, plan: Plan) -> RunFacts
     from babyllm.config import to_dict
 
     facts, shape = facts_of_config(to_dict(config)), state.model.config
-    steps = np.unique(np.linspace(0, plan.n_steps - 1, _SAMPLED_RATES).astype(int))
-    mean = float(np.mean([learning_rate(plan, int(step)) for step in steps]))
     known = {
         "vocab_size": shape.vocab_size,
         "d_model": shape.d_model,
         "n_parameters": sum(parameter.numel() for parameter in state.model.parameters()),
         "n_steps": plan.n_steps,
-        "distance": mean * plan.n_steps * facts["distance"],
+        "distance": _sum_of_rates(plan) * facts["distance"],
     }
     return RunFacts(**facts | known)
+
+
+def _sum_of_rates(plan: Plan) -> float:
+    """The sum of a plan's learning rates, from some of them."""
+    steps = np.unique(np.linspace(0, plan.n_steps - 1, _SAMPLED_RATES).astype(int))
+    return plan.n_steps * float(np.mean([learning_rate(plan, int(step)) for step in steps]))
 
 
 def facts_of_run(run_dir: Path) -> RunFacts:
@@ -157,7 +162,10 @@ def facts_of_run(run_dir: Path) -> RunFacts:
         config = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         return RunFacts()
-    return RunFacts(**facts_of_config(config) | {"distance": math.nan} | _shape(run_dir))
+    facts, total = facts_of_config(config), math.nan
+    with suppress(TypeError, UserError):  # a plan of another version, or one without its number of steps
+        total = _sum_of_rates(Plan(**config["plan"])) if facts["n_steps"] else math.nan
+    return RunFacts(**facts | {"distance": total * facts["distance"]} | _shape(run_dir))
 
 
 def _shape(run_dir: Path) -> dict[str, int]:
@@ -165,7 +173,6 @@ def _shape(run_dir: Path) -> dict[str, int]:
     step = meant_step(run_dir)
     if step is None or not (step / "config.json").is_file():
         return {}
-    from babyllm.errors import UserError
     from babyllm.interop.huggingface import read_shape
     from babyllm.model.config import parameter_counts
     from babyllm.model.options import ModelOptions

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from babyllm.training.curves.curve_facts import Curve, RunFacts, facts_of_run
+from babyllm.training.curves.curve_facts import Curve, RunFacts
 from babyllm.training.curves.finding_texts import in_words, page_of
 from babyllm.training.curves.trends import BLOCKS, Values, levels, trend
-from babyllm.training.recording.records import read_metrics
 
 Severity = Literal["warning", "note"]
 Language = Literal["en", "zh"]
@@ -60,19 +58,6 @@ class _Found(NamedTuple):
     severity: Severity
     kind: str
     values: dict[str, float]
-
-
-def findings_of_run(run_dir: Path, language: Language = "en") -> list[Finding]:
-    """The findings on a run, as its records are now.
-
-    Args:
-        run_dir: directory of the run.
-        language: language of the texts and pages.
-
-    Raises:
-        UserError: its metrics.jsonl is missing or damaged.
-    """
-    return findings(Curve(list(read_metrics(run_dir))), facts_of_run(run_dir), language)
 
 
 def findings(curve: Curve, facts: RunFacts, language: Language = "en") -> list[Finding]:
@@ -159,7 +144,10 @@ def _sits(steps: Values, loss: Values, rates: Values, warm: int) -> Iterator[_Fo
     if len(window) < LEAST or rates[begin:].min() < 0.3 * rates.max():
         return
     line = trend(window)
-    if line.level <= 0 or -line.change + _T95 * line.error > _STILL * line.level:
+    margin = _T95 * line.error
+    if (
+        line.level <= 0 or max(margin - line.change, margin / 2) > _STILL * line.level
+    ):  # too noisy to say counts as fall
         return
     has_moved = loss[: max(3, len(loss) // 50)].mean() - line.level > _MOVED * line.level
     values = {"level": line.level, "a": steps[begin], "b": steps[-1], "change": line.change, "error": line.error}

@@ -128,7 +128,7 @@ class RateCurve:
         return Suggestion(rate, self.rates[steepest], self.rates[lowest])
 
 
-def test_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime], Beginning]) -> None:
+def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime], Beginning]) -> None:
     """Test learning rates for a run, print what was found and draw it in the directory `run_dir`.
 
     Args:
