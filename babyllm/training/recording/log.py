@@ -22,6 +22,8 @@ from typing import Any
 
 from babyllm.errors import UserError, in_one_line
 from babyllm.progress import ProgressLine
+from babyllm.training.curves.curve_facts import RunFacts
+from babyllm.training.curves.loss_review import LossReview
 from babyllm.training.recording.plot import plot_losses
 from babyllm.training.recording.records import (
     MESSAGES_FILE,
@@ -48,12 +50,21 @@ class RunLog:
         start_step: optimizer steps finished before this process; 0 for a new run.
         total_steps: step at which the run ends.
         live: whether to rewrite one progress line instead of printing plain ones; None does so on a terminal.
+        facts: what the run is; with it, what is unusual about its curve is printed, each finding once.
 
     Raises:
         UserError: a file of the directory is damaged in its middle or cannot be written.
     """
 
-    def __init__(self, run_dir: Path, *, start_step: int, total_steps: int, live: bool | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        live: bool | None = None,
+        facts: RunFacts | None = None,
+    ) -> None:
         self.run_dir = run_dir
         self._metrics = run_dir / METRICS_FILE
         self._samples = run_dir / SAMPLES_FILE
@@ -69,6 +80,7 @@ class RunLog:
         self._line_start = sum(len(line) for line, _ in kept[:-1])
         self._progress = ProgressLine("step", total_steps, start_step, live=live)
         self._keep({"total_steps": total_steps, "text": "begun"})
+        self._review = LossReview(facts, [record for _, record in kept]) if facts else None
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Record the numbers of a step; several calls for one step make one object, and a name keeps its first value.
@@ -86,6 +98,8 @@ class RunLog:
         self._current |= {name: value if math.isfinite(value) else None for name, value in new.items()}
         append(self._metrics, json_line(self._current), self._line_start)
         self._events.add_scalars(step, new)
+        for line in self._review.add(self._current) if self._review else ():
+            self.message(line)
 
     def text(self, step: int, name: str, text: str) -> None:
         """Record a text, such as a sample of the model, in samples.jsonl and in TensorBoard's text tab.

@@ -19,7 +19,7 @@ MESSAGES_FILE = "messages.jsonl"
 RUN_REPORT = "report.html"
 OWN_METRICS = frozenset(
     ("step", "time", "lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "data_wait", "skipped", "mfu")
-) | {"scaler_scale"}
+) | {"scaler_scale", "first_loss"}
 """Names in metrics.jsonl that a loss or a stream must not use; names that begin with "val/" are reserved too."""
 
 
