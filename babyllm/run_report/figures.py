@@ -21,6 +21,8 @@ DASHES = ("", "7 4", "2 4", "9 3 2 3")
 """Strokes of the series of one colour, so that colours alone never tell series apart."""
 KINDS = ("bpb", "loss", "accuracy", "reward")
 """Results on held-out data that have a figure of their own, by the end of their names."""
+NAME = 160
+"""Characters that are shown of a name."""
 MAX_SERIES = 14
 """Largest number of series in a figure; the others are in the tables."""
 FEW = 40
@@ -73,18 +75,19 @@ class Drawing(NamedTuple):
     values: str
 
 
-def main_figures(metrics: Metrics, others: Mapping[str, Metrics], references: Sequence[Series]) -> list[Figure]:
+def main_figures(
+    metrics: Metrics, others: Mapping[str, Metrics], references: Mapping[str, Sequence[Series]]
+) -> list[Figure]:
     """The figures that every report begins with: loss or reward, held-out results, rate, gradient norm, speed.
 
     Args:
         metrics: metrics of the run.
         others: metrics of other runs, by their names.
-        references: curves to draw behind the training loss.
+        references: curves to draw behind those of a name in metrics.jsonl, by that name.
     """
     curves = metrics.curves
     main = "rollout/reward" if "rollout/reward" in curves else "loss"
-    behind = list(references) if main == "loss" else []
-    found = [Figure(main, [*_of_runs(main, metrics, others), *behind])]
+    found = [Figure(main, [*_of_runs(main, metrics, others), *references.get(main, ())])]
     for kind in KINDS:
         names = [name for name in curves if name.startswith(HELD_OUT) and name.split("/")[-1] == kind]
         domains = [name for name in names if name != f"{HELD_OUT}all/{kind}"][:MAX_SERIES]
@@ -93,7 +96,7 @@ def main_figures(metrics: Metrics, others: Mapping[str, Metrics], references: Se
         series += [Series(name[len(HELD_OUT) : -len(kind) - 1], curves[name], "marked") for name in domains]
         of_others = [(label, other.curves.get(whole if whole in names else "")) for label, other in others.items()]
         series += [Series(f"{label} (all)", points, "marked") for label, points in of_others if points]
-        found.append(Figure(f"held-out {kind}", series))
+        found.append(Figure(f"held-out {kind}", [*series, *references.get(whole, ())] if series else []))
     found += [Figure(name, _of_runs(name, metrics, others)) for name in (KL, "lr", "grad_norm", "tokens_per_s")]
     return [figure for figure in found if any(len(series.points) > 1 for series in figure.series)]
 
@@ -143,13 +146,14 @@ def draw(figure: Figure, label: Callable[[str], str]) -> Drawing:
     for series, line in zip(figure.series, lines, strict=True):
         is_reference = series.kind == "reference"
         path = "M" + "L".join(f"{x(p.step):.1f},{y(v):.1f}" for p, v in zip(series.points, line, strict=True))
-        marks = [(x(p.step), y(p.mean)) for p in series.points] if series.kind == "marked" else []
+        has_marks = series.kind == "marked" or len(series.points) == 1
+        marks = [(x(p.step), y(p.mean)) for p in series.points] if has_marks else []
         area = _area(series.points, x, y) if series.kind == "noisy" and len(figure.series) < 4 else ""
         colour, dash = (0, "4 4") if is_reference else (1 + (number - 1) % (N_COLOURS - 1), _dash(number))
         number += not is_reference
-        drawn.append(DrawnSeries(label(series.name), f"var(--c{colour})", dash, path, area, marks, is_reference))
+        drawn.append(DrawnSeries(label(series.name)[:NAME], f"var(--c{colour})", dash, path, area, marks, is_reference))
     return Drawing(
-        label(figure.title),
+        label(figure.title)[:NAME],
         drawn,
         [(x(v), short_number(v)) for v in even_ticks(first, last, 5)],
         [(y(v), _short(v)) for v in even_ticks(low, high, 5, is_count=False)],
@@ -169,7 +173,7 @@ def _short(value: float) -> str:
 def _smooth(series: Series) -> list[float]:
     """The values to draw as a line: for noisy ones the moving average over 2 %, at least five points, without lag."""
     values = [point.mean for point in series.points]
-    if series.kind != "noisy" or len(values) < 12:
+    if series.kind == "marked" or len(values) < 12:
         return values
     half = max(2, len(values) // 100)
     sums = list(accumulate(values, initial=0.0))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -36,12 +36,14 @@ from babyllm.run_report.figures import (
     main_figures,
     other_figures,
 )
-from babyllm.run_report.metric_curves import Metrics
+from babyllm.run_report.metric_curves import Metrics, Point
 from babyllm.run_report.run_facts import without_folders
 from babyllm.run_report.run_record import RunRecord, read_run_record
 from babyllm.run_report.run_texts import NAMES, STEPS, cut
 from babyllm.run_report.translation import Language, translated
 from babyllm.runtime.machine import preferred_language
+from babyllm.training.curves.loss_review import findings_of_run
+from babyllm.training.curves.reference_curves import references_of_run
 from babyllm.training.recording.records import METRICS_FILE, RUN_REPORT
 
 PAGE = Path(__file__).parent / "page"
@@ -55,21 +57,12 @@ CONFIGURATION = 60_000
 """Characters that are shown of a configuration."""
 
 
-class Finding(NamedTuple):
-    """Something about a run that its owner should know, and the address of the page that explains it."""
-
-    text: str
-    page: str = ""
-
-
 def write_run_report(
     run: Path,
     others: Sequence[Path] = (),
     *,
     language: Language | None = None,
     out: Path | None = None,
-    references: Sequence[Series] = (),
-    findings: Sequence[Finding] = (),
 ) -> Path:
     """Write the report of a run; returns the path of the file.
 
@@ -78,15 +71,13 @@ def write_run_report(
         others: directories of other runs to compare it with.
         language: language of the page; None takes that of the machine.
         out: file to write; None writes report.html in the directory of the run.
-        references: curves to draw behind the training loss, of kind "reference".
-        findings: what to say first.
 
     Raises:
         UserError: a path is not a run, or the file cannot be written.
     """
     record = read_run_record(run)
     of_others = [read_run_record(other) for other in others]
-    text = page(record, of_others, language or preferred_language(), references, findings)
+    text = page(record, of_others, language or preferred_language())
     target = out or record.directory / RUN_REPORT
     try:
         write_bytes(target, text.encode("utf-8", "backslashreplace"))
@@ -122,14 +113,10 @@ def _names(run_dir: Path) -> set[str]:
     return {line.partition(":")[0] for line in lines if line[:1].isalpha()}
 
 
-def page(
-    run: RunRecord,
-    others: Sequence[RunRecord],
-    language: Language,
-    references: Sequence[Series] = (),
-    findings: Sequence[Finding] = (),
-) -> str:
+def page(run: RunRecord, others: Sequence[RunRecord], language: Language) -> str:
     """The whole HTML page."""
+    references = run.part("curves of reference", partial(_references, run, language), {})
+    findings = run.part("findings on the loss", partial(findings_of_run, run.directory, language), [])
     label = partial(translated, language=language)
     made, script = environment(label), _read("run.js")
     made.filters |= {"cell": _cell, "fact": partial(_fact, label=label)}
@@ -159,6 +146,17 @@ def page(
         configuration=_configuration(run),
         environment=sections.environment(run),
     )
+
+
+def _references(run: RunRecord, language: Language) -> dict[str, list[Series]]:
+    """The curves that the run is compared with, by the metric that they are of."""
+    found: dict[str, list[Series]] = {}
+    for one in references_of_run(run.directory, language=language):
+        name = one.label + (f" ({one.note})" if one.note else "")
+        points = [Point(step, value, value, value) for step, value in zip(one.steps, one.values, strict=True)]
+        if points:
+            found.setdefault(one.metric, []).append(Series(name, points, "reference"))
+    return found
 
 
 def _subtitle(run: RunRecord, label: Any) -> str:

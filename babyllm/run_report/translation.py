@@ -14,7 +14,6 @@ CHINESE = {
     # headings
     "report of a run": "训练报告",
     "What stands out": "值得注意",
-    "read on": "详细说明",
     "Curves": "曲线",
     "All other numbers": "其余指标",
     "No curve: the run has fewer than two records.": "没有曲线：这次训练的记录不足两条。",
@@ -128,6 +127,8 @@ CHINESE = {
     "checkpoints": "检查点",
     "shape of the model": "模型形状",
     "report of the data": "数据报告",
+    "curves of reference": "参考曲线",
+    "findings on the loss": "对损失的判断",
     # reports of the commands that made the data
     "tokenize": "切分为 token",
     "tokenizer": "分词器",
