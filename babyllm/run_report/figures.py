@@ -37,7 +37,8 @@ class Series:
     Attributes:
         name: name in the legend.
         points: its points, by rising step.
-        kind: `noisy` is drawn smoothed over its range, `marked` with a mark at each point, `reference` in grey.
+        kind: `noisy` is drawn smoothed over its range, `exact` as it is, `marked` with a mark at each point,
+            `reference` smoothed in grey.
     """
 
     name: str
@@ -118,9 +119,9 @@ def other_figures(metrics: Metrics) -> list[Figure]:
 
 def _of_runs(name: str, metrics: Metrics, others: Mapping[str, Metrics]) -> list[Series]:
     """The curve of a name in this run and in the others."""
-    mine = [Series(name, metrics.curves[name])] if metrics.curves.get(name) else []
-    theirs = [(label, other.curves.get(name)) for label, other in others.items()]
-    return mine + [Series(label, points) for label, points in theirs if points]
+    found = [(name, metrics.curves.get(name)), *((label, other.curves.get(name)) for label, other in others.items())]
+    kind = "exact" if name == "lr" else "noisy"
+    return [Series(label, points, kind) for label, points in found if points]
 
 
 def draw(figure: Figure, label: Callable[[str], str]) -> Drawing:
@@ -134,6 +135,7 @@ def draw(figure: Figure, label: Callable[[str], str]) -> Drawing:
     steps = [point.step for series in figure.series for point in series.points]
     first, last = min(steps), max(steps)
     low, high = _range(figure.series, lines, first + 0.03 * (last - first))
+    first, last = first - 0.01 * (last - first), last + 0.01 * (last - first)  # marks at the ends are shown whole
 
     def x(step: float) -> float:
         return LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - RIGHT)
@@ -173,7 +175,7 @@ def _short(value: float) -> str:
 def _smooth(series: Series) -> list[float]:
     """The values to draw as a line: for noisy ones the moving average over 2 %, at least five points, without lag."""
     values = [point.mean for point in series.points]
-    if series.kind == "marked" or len(values) < 12:
+    if series.kind in ("marked", "exact") or len(values) < 12:
         return values
     half = max(2, len(values) // 100)
     sums = list(accumulate(values, initial=0.0))

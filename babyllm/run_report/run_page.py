@@ -11,17 +11,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
 from babyllm.pipeline.html_page import environment
-from babyllm.pipeline.report import Cell, shown
+from babyllm.pipeline.report import Cell, Table, shown
 from babyllm.run_directory import CONFIG
 from babyllm.run_report import sections
 from babyllm.run_report.figures import (
@@ -40,7 +40,7 @@ from babyllm.run_report.metric_curves import Metrics, Point
 from babyllm.run_report.run_facts import without_folders
 from babyllm.run_report.run_record import RunRecord, read_run_record
 from babyllm.run_report.run_texts import NAMES, STEPS, cut
-from babyllm.run_report.translation import Language, translated
+from babyllm.run_report.translation import STAGES, Language, step_text, translated
 from babyllm.runtime.machine import preferred_language
 from babyllm.training.curves.loss_review import findings_of_run
 from babyllm.training.curves.reference_curves import references_of_run
@@ -118,8 +118,9 @@ def page(run: RunRecord, others: Sequence[RunRecord], language: Language) -> str
     references = run.part("curves of reference", partial(_references, run, language), {})
     findings = run.part("findings on the loss", partial(findings_of_run, run.directory, language), [])
     label = partial(translated, language=language)
+    stage = STAGES.get(run.stage, run.stage) if language == "zh" else run.stage
     made, script = environment(label), _read("run.js")
-    made.filters |= {"cell": _cell, "fact": partial(_fact, label=label)}
+    made.filters |= {"cell": _cell, "fact": partial(_fact, label=label), "step": partial(step_text, language=language)}
     made.globals |= {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP}
     made.globals |= {"bottom": HEIGHT - BOTTOM, "script": script, "script_hash": _hash(script)}
     made.globals |= {
@@ -130,13 +131,13 @@ def page(run: RunRecord, others: Sequence[RunRecord], language: Language) -> str
     }
     return made.from_string(_read("run.html")).render(
         run=run,
-        subtitle=_subtitle(run, label),
-        headline=sections.headline(run),
+        subtitle=_subtitle(run, language),
+        headline=[(name, stage if name == "stage" else value) for name, value in sections.headline(run)],
         findings=findings,
         figures=[draw(figure, label) for figure in main_figures(run.metrics, _named(others), references)],
         more_figures=[draw(figure, label) for figure in other_figures(run.metrics)],
         held_out=sections.held_out(run),
-        comparison=sections.comparison(run, others) if others else [],
+        comparison=[_labelled(table, label) for table in sections.comparison(run, others)] if others else [],
         data=sections.data(run),
         has_licences=any(one.licence for one in run.data_sets),
         data_steps=sections.data_steps(run),
@@ -159,14 +160,19 @@ def _references(run: RunRecord, language: Language) -> dict[str, list[Series]]:
     return found
 
 
-def _subtitle(run: RunRecord, label: Any) -> str:
+def _labelled(table: Table, label: Callable[[str], str]) -> Table:
+    """A table whose texts are translated where they are words of ours."""
+    return replace(table, rows=[[label(one) if isinstance(one, str) else one for one in row] for row in table.rows])
+
+
+def _subtitle(run: RunRecord, language: Language) -> str:
     """The last step, the number of steps and the day."""
     of = f" / {run.messages.total_steps:,}" if run.messages.total_steps else ""
     ended = run.metrics.last.get("time")
     # A time that is no date costs the date alone.
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(ended)) if ended is not None and 0 < ended < 4e9 else ""
     version = run.environment.get("babyllm")
-    parts = [f"{label('step')} {run.metrics.step:,}{of}", day, f"babyllm {version}" if version else ""]
+    parts = [f"{step_text(run.metrics.step, language)}{of}", day, f"babyllm {version}" if version else ""]
     return " · ".join(filter(None, parts))
 
 
@@ -192,7 +198,7 @@ def _cell(text: str) -> str:
     return f"{short.text} ... (+{short.left_out:,})" if short.left_out else short.text
 
 
-def _fact(value: Cell, name: str, label: Any) -> str:
+def _fact(value: Cell, name: str, label: Callable[[str], str]) -> str:
     """The value of a fact, translated where it is a word of ours."""
     return label(value) if isinstance(value, str) else shown(value, name)
 

@@ -59,13 +59,6 @@ CHINESE = {
     "not ended: it is running or was killed": "未结束：仍在训练，或进程被杀死",
     "unknown": "未知",
     "stage": "阶段",
-    "pretrain": "预训练 pretrain",
-    "sft": "监督微调 sft",
-    "reward": "奖励模型 reward",
-    "classifier": "分类器 classifier",
-    "dpo": "偏好优化 dpo",
-    "ppo": "强化学习 ppo",
-    "grpo": "强化学习 grpo",
     "parameters": "参数量",
     "tokens read": "读过的 token",
     "reward of the last answers": "最近回答的奖励",
@@ -200,6 +193,22 @@ CHINESE = {
     "bytes/token": "字节/token",
     "tokens/character": "token/字符",
 }
+
+STAGES = {
+    "pretrain": "预训练",
+    "sft": "监督微调",
+    "reward": "奖励模型",
+    "classifier": "分类器",
+    "dpo": "偏好优化",
+    "ppo": "强化学习 PPO",
+    "grpo": "强化学习 GRPO",
+}
+"""The stages in Chinese."""
+
+
+def step_text(step: float, language: Language) -> str:
+    """A step with its number."""
+    return f"第 {step:,.0f} 步" if language == "zh" else f"step {step:,.0f}"
 
 
 def translated(text: str, language: Language) -> str:
