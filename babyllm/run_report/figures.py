@@ -15,8 +15,8 @@ from typing import NamedTuple
 from babyllm.pipeline.html_page import N_COLOURS, even_ticks, short_number
 from babyllm.run_report.metric_curves import Metrics, Point
 
-WIDTH, HEIGHT = 560, 270
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 34  # margins in units of the SVG
+WIDTH, HEIGHT = 560, 262
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 28  # margins in units of the SVG
 DASHES = ("", "7 4", "2 4", "9 3 2 3")
 """Strokes of the series of one colour, so that colours alone never tell series apart."""
 KINDS = ("bpb", "loss", "accuracy", "reward")
@@ -157,7 +157,7 @@ def draw(figure: Figure, label: Callable[[str], str]) -> Drawing:
     return Drawing(
         label(figure.title)[:NAME],
         drawn,
-        [(x(v), short_number(v)) for v in even_ticks(first, last, 5)],
+        [(x(v), short_number(v)) for v in even_ticks(first, last, 5) if x(v) < WIDTH - RIGHT - 44],  # the unit is there
         [(y(v), _short(v)) for v in even_ticks(low, high, 5, is_count=False)],
         _values(figure.series, lines, [first, last, low, high]),
     )

@@ -182,8 +182,9 @@ def _numbers(records: Sequence[dict[str, Any]], name: str) -> tuple[list[float],
 
 def _number(value: object) -> float | None:
     """A number whose sums are finite; None for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and -1e300 < value < 1e300 else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if -1e300 < value < 1e300 else None
 
 
 def _note_held_out(made: Metrics, records: Sequence[dict[str, Any]], full: str) -> None:

@@ -42,6 +42,7 @@ from babyllm.run_report.run_record import RunRecord, read_run_record
 from babyllm.run_report.run_texts import NAMES, STEPS, cut
 from babyllm.run_report.translation import STAGES, Language, step_text, translated
 from babyllm.runtime.machine import preferred_language
+from babyllm.training.curves.loss_findings import Finding
 from babyllm.training.curves.loss_review import findings_of_run
 from babyllm.training.curves.reference_curves import references_of_run
 from babyllm.training.recording.records import METRICS_FILE, RUN_REPORT
@@ -115,8 +116,8 @@ def _names(run_dir: Path) -> set[str]:
 
 def page(run: RunRecord, others: Sequence[RunRecord], language: Language) -> str:
     """The whole HTML page."""
-    references = run.part("curves of reference", partial(_references, run, language), {})
-    findings = run.part("findings on the loss", partial(findings_of_run, run.directory, language), [])
+    references = run.part("curves of reference", partial(_references, run, language), dict[str, list[Series]]())
+    findings = run.part("findings on the loss", partial(findings_of_run, run.directory, language), list[Finding]())
     label = partial(translated, language=language)
     stage = STAGES.get(run.stage, run.stage) if language == "zh" else run.stage
     made, script = environment(label), _read("run.js")

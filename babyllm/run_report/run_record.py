@@ -121,7 +121,7 @@ def read_run_record(path: Path) -> RunRecord:
     made.shape = made.part("shape of the model", lambda: _shape(directory, step), None)
     made.data = made.part("data", lambda: data_of(directory, made.config), None)
     made.data_sets = made.part("data sets", lambda: _data_sets(directory), [])
-    for place in made.part("report of the data", lambda: _data_places(made), []):
+    for place in made.part("report of the data", lambda: _data_places(made), list[Path]()):
         report = made.part("report of the data", partial(_data_report, place), None)
         made.data_reports += [report] if report else []
     if not (directory / SAMPLES_FILE).is_file() and not any(what == "samples" for what, _ in made.missing):

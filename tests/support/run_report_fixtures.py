@@ -40,7 +40,7 @@ def write(tmp_path: Path) -> Write:
     def write(name: str = "mine", kind: type = PretrainConfig, n: int = 100, flags: tuple[str, ...] = ()) -> Path:
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
-        config = to_dict(parse(kind, ["--plan.steps=100", *flags], prog="test"))  # type: ignore[type-var]
+        config = to_dict(parse(kind, ["--plan.steps=100", *flags], prog="test"))
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         (run / "environment.json").write_text(json.dumps(ENVIRONMENT))
         records = [record(step, **(held_out(step) if step % 20 == 0 else {})) for step in range(1, n + 1)]
