@@ -45,7 +45,7 @@ COMMANDS = {
     "predict": "use",
     "pretrain": "training",
     "records": "making",
-    "report": "use",
+    "report": "corpus",
     "reward": "training",
     "sample": "use",
     "serve": "use",

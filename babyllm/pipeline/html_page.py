@@ -1,7 +1,7 @@
 """What the HTML pages of reports share: style, tables, a template environment, ticks of an axis.
 
 A page is one file without a network, in light and dark colours. Its series have colours that the colour-blind can tell
-apart (after Okabe and Ito 2008), darkened or lightened for the page behind them.
+apart (after Okabe and Ito 2008), darkened or lightened for the page that they are on.
 """
 
 from __future__ import annotations

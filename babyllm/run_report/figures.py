@@ -84,7 +84,7 @@ def main_figures(
     Args:
         metrics: metrics of the run.
         others: metrics of other runs, by their names.
-        references: curves to draw behind those of a name in metrics.jsonl, by that name.
+        references: curves to draw in grey beside those of a name in metrics.jsonl, by that name.
     """
     curves = metrics.curves
     main = "rollout/reward" if "rollout/reward" in curves else "loss"

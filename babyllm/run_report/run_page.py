@@ -170,7 +170,7 @@ def _subtitle(run: RunRecord, language: Language) -> str:
     """The last step, the number of steps and the day."""
     of = f" / {run.messages.total_steps:,}" if run.messages.total_steps else ""
     ended = run.metrics.last.get("time")
-    # A time that is no date costs the date alone.
+    # A time that cannot be a date costs the date alone.
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(ended)) if ended is not None and 0 < ended < 4e9 else ""
     version = run.environment.get("babyllm")
     parts = [f"{step_text(run.metrics.step, language)}{of}", day, f"babyllm {version}" if version else ""]

@@ -1,4 +1,4 @@
-"""A run as its directory tells it, for a report; a part that is missing or damaged is named and costs nothing else.
+"""A run as its directory records it, for a report; a part that is missing or damaged is named and costs nothing else.
 
 run directory -> each part read by itself -> RunRecord, whose `missing` says what could not be read
 """

@@ -24,7 +24,7 @@ CHINESE = {
     "Shown in part; samples.jsonl has all.": "只显示一部分，全部样例在 samples.jsonl 里。",
     "Comparison": "与其他训练比较",
     "Data": "数据",
-    "The run's directory does not tell the size of its data.": "训练目录里没有数据规模的记录。",
+    "The run's directory does not record the size of its data.": "训练目录里没有数据规模的记录。",
     "No licence is recorded with these data.": "这些数据没有登记许可证。",
     "Skipped, and why": "跳过的部分与原因",
     "What the run said": "训练中的提示",
