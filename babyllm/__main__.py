@@ -37,6 +37,7 @@ COMMANDS = {
     "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
+    "lr-range": "use",
     "merge-lora": "training",
     "mix": "use",
     "plan": "training",
@@ -44,6 +45,7 @@ COMMANDS = {
     "predict": "use",
     "pretrain": "training",
     "records": "making",
+    "report": "corpus",
     "reward": "training",
     "sample": "use",
     "serve": "use",
@@ -60,12 +62,13 @@ COMMANDS = {
     "upload": "training",
 }
 """The folder of each command's module in `babyllm.commands`."""
-# Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
+# The stages of training. They and `lr-range` read their own flags and may start other processes.
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
+OWN_FLAGS = (*STAGES, "lr-range")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
-    *("predict", "records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
+    *("predict", "records", "report", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
     *("train-tokenizer", "turns", "upload"),
 )
 
@@ -93,7 +96,7 @@ def run(argv: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
     module = _module(name)
-    if name in STAGES:
+    if name in OWN_FLAGS:
         module.main(argv[1:])
         return
     arguments, given = _split_arguments(argv[1:])

@@ -19,6 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from babyllm.config import load, to_dict
 from babyllm.config.command_line import keys
 from babyllm.config.json_fields import Fields, read_json
@@ -26,7 +28,6 @@ from babyllm.config.values import MAX_COUNT
 from babyllm.data.conversation_config import STORE
 from babyllm.data.pair_config import STORE as PAIRS
 from babyllm.errors import UserError
-from babyllm.inspection.runs import read_config
 from babyllm.integrity import RESUME
 from babyllm.run_directory import CONFIG, LATEST
 from babyllm.store.conversations import MANIFEST as CONVERSATIONS
@@ -94,6 +95,21 @@ class RunFacts:
     languages: tuple[str, ...] = ()
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The values in a run's config.yaml, by section.
+
+    Raises:
+        UserError: the file is not a configuration.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is not the configuration of a run; is this a run directory?")
+    return config
+
+
 def run_directory_of(directory: Path) -> Path | None:
     """The run that a step directory belongs to, or `directory` itself if it is a run; None for a model without one."""
     home = directory.parent if _STEP.fullmatch(directory.name) else directory
@@ -118,9 +134,9 @@ def read_run(step_dir: Path) -> RunFacts | None:
         step,
         resume.integer("tokens", 0, low=0, high=MAX_COUNT),
         without_folders(config),
-        _command(run_dir / CONFIG, set(config)),
+        command_of(run_dir / CONFIG, set(config)),
         _object(run_dir / "environment.json"),
-        _data(run_dir, config),
+        data_of(run_dir, config),
         [one for store in (STORE, PAIRS) for one in read_data_sets(run_dir / store) if one.name],
         languages=_languages(run_dir / SAMPLES_FILE, step),
         **_figures(run_dir, step),
@@ -178,7 +194,12 @@ def _languages(path: Path, step: int) -> tuple[str, ...]:
     return tuple(code for code, count in counts.items() if count > 0.2 * sum(counts.values()))
 
 
-def _data(run_dir: Path, config: Mapping[str, Any]) -> Data | None:
+def data_of(run_dir: Path, config: Mapping[str, Any]) -> Data | None:
+    """The size of a run's data; None if it is unknown.
+
+    Raises:
+        UserError: a file of the data is damaged.
+    """
     if (run_dir / STORE / CONVERSATIONS).is_file():
         return _conversations(run_dir / STORE / CONVERSATIONS)
     path = config.get("data", {}).get("path") if isinstance(config.get("data"), dict) else None
@@ -236,9 +257,9 @@ _STAGES = {
 """The configuration of each command that trains."""
 
 
-def _command(path: Path, names: set[str]) -> str:
+def command_of(path: Path, names: set[str]) -> str:
     """The command with all values of a run that differ from the defaults; empty for an unknown kind of run."""
-    name, kind = _stage(names)
+    name, kind = stage_of(names)
     if kind is None:
         return ""
     with suppress(UserError):  # the configuration of another version
@@ -249,14 +270,20 @@ def _command(path: Path, names: set[str]) -> str:
     return ""
 
 
-def _stage(names: set[str]) -> tuple[str, Any]:
-    """The command and the type of the configuration that has these fields; the type is None if there is none."""
-    for command, where in _STAGES.items():  # each is loaded when the ones before it do not fit
+def stage_of(names: set[str]) -> tuple[str, Any]:
+    """The command and the type of the configuration that has these fields, or nearly these, as of another version.
+
+    The type is None if there is none.
+    """
+    best = (0.7, "", None)  # of two, the share of names that both have
+    for command, where in _STAGES.items():
         module, _, name = where.partition(":")
         kind = getattr(import_module(f"babyllm.training.stages.{module}"), name)
-        if names == {one.name for one in fields(kind)}:
-            return command, kind
-    return "", None
+        known = {one.name for one in fields(kind)}
+        share = len(names & known) / len(names | known)
+        if share > best[0]:
+            best = share, command, kind
+    return best[1:]
 
 
 def _at(tree: Any, key: str) -> Any:

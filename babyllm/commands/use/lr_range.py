@@ -1,0 +1,93 @@
+"""Test learning rates for a run: the rate grows until the loss diverges; a table, a picture and a suggestion.
+
+The first argument is the stage, pretrain or sft. The flags are those of the stage, so that the test has the data,
+model, batch and optimizer of the run. The weights are thrown away; data that are prepared stay in run_dir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from babyllm.config import parse
+from babyllm.config.values import PathText
+from babyllm.errors import UserError
+from babyllm.runtime.launching.launch import launch
+from babyllm.training.curves.rate_range import RangeOptions
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.fine_tuning_config import resolved as resolved_fine_tuning
+from babyllm.training.stages.pretraining_config import PretrainConfig
+from babyllm.training.stages.pretraining_config import resolved as resolved_pretraining
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from babyllm.runtime import Runtime
+    from babyllm.training.stage import Beginning
+
+ARGUMENTS = "STAGE"
+RUN_DIR = "runs/lr_range"
+
+
+@dataclass(frozen=True)
+class Flags(PretrainConfig):
+    """Flags of `babyllm lr-range pretrain`.
+
+    Attributes:
+        run_dir: directory of the test, for the picture and for data that are prepared; not that of a run.
+        range: learning rates of the test.
+    """
+
+    run_dir: PathText = RUN_DIR
+    range: RangeOptions = field(default_factory=RangeOptions)
+
+
+@dataclass(frozen=True)
+class FineTuneFlags(FineTuneConfig):
+    """Flags of `babyllm lr-range sft`.
+
+    Attributes:
+        run_dir: directory of the test, for the picture and for data that are prepared; not that of a run.
+        range: learning rates of the test.
+    """
+
+    run_dir: PathText = RUN_DIR
+    range: RangeOptions = field(default_factory=RangeOptions)
+
+
+_STAGES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
+    "pretrain": (Flags, resolved_pretraining),
+    "sft": (FineTuneFlags, resolved_fine_tuning),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read the stage and its configuration, then test learning rates in as many processes as it says.
+
+    Raises:
+        UserError: a flag is wrong, or the stage cannot begin.
+    """
+    stage = next((word for word in argv if not word.startswith("-")), "pretrain" if "--help" in argv else "")
+    if stage not in _STAGES:
+        raise UserError(
+            f"lr-range: the first argument is the stage, {' or '.join(_STAGES)}, not {stage!r}; for example babyllm "
+            "lr-range pretrain --data.path=data/mine"
+        )
+    kind, resolve = _STAGES[stage]
+    flags = [word for i, word in enumerate(argv) if i != _place(argv, stage)]
+    config = parse(kind, flags, prog=f"babyllm lr-range {stage}", description=__doc__ or "", resolve=resolve)
+    launch(partial(_test, stage=stage), config)
+
+
+def _place(argv: Sequence[str], stage: str) -> int:
+    return list(argv).index(stage) if stage in argv else -1
+
+
+def _test(config: Any, stage: str) -> None:
+    from babyllm.training.curves.rate_range import measure_rates
+
+    begin: Callable[[Any, Runtime], Beginning] = import_module(f"babyllm.commands.training.{stage}").begin
+    measure_rates(config, config.range, begin)
