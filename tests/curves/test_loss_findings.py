@@ -60,7 +60,7 @@ def test_runs_that_go_well_have_no_findings(size: float) -> None:
 
 
 def test_a_fine_tuning_run_that_is_noisy_and_soon_flat_has_no_warning() -> None:
-    """Answers of unlike length make a loss noisy; its rate decays, so that it is flat is no finding."""
+    """Answers of unlike length make a loss noisy; its rate decays, so a flat end is not reported."""
     facts = RunFacts("sft", False, 4096, 128, 1_262_720, 1.0, is_comparable=False)
     for seed in range(15):
         loss = 0.7 + 5 * np.exp(-T / 8) + np.abs(noise(seed, 0.25))

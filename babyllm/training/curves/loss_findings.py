@@ -2,7 +2,7 @@
 
 records -> Curve, RunFacts -> findings: severity, text, page
 
-Numbers are compared over many records, with their noise, so that a single bad batch is no finding; single steps are
+Numbers are compared over many records, with their noise, so that a single bad batch is not reported; single steps are
 judged by `babyllm.training.watch`. The limits are far from what runs that go well show.
 """
 

@@ -33,11 +33,12 @@ def rate_lines(curve: RateCurve, peak_lr: float, stop_reason: str | None) -> lis
             "the loss did not fall, so no rate is suggested: give a lower --range.low or more --range.steps",
         ]
     lines += [
-        f"the loss falls fastest at {found.steepest:.2e} and is lowest at {found.lowest:.2e}",
-        f"suggested: --plan.peak_lr={found.rate:.1e}, a third of the rate with the lowest loss"
-        f" (configured: {peak_lr:.1e})",
+        f"the loss falls fastest at {found.steepest:.2e}, is lowest at {found.lowest:.2e}, and leaves its low level at "
+        f"{found.edge:.2e}",
+        f"suggested: --plan.peak_lr={found.rate:.1e}, a quarter of the last (configured: {peak_lr:.1e})",
         *([] if curve.has_diverged else ["the loss had not diverged at the highest rate: raise --range.high"]),
-        "limits: a test of some steps sees the beginning of training; a long run, or a larger model, may need less",
+        "limits: right within a factor of about three; a few steps see the beginning of training alone, and a long "
+        "run, or another batch size, may need another rate",
     ]
     return lines
 
@@ -58,7 +59,7 @@ def draw_rates(curve: RateCurve, target: Path, peak_lr: float) -> Path:
     axes.axvline(peak_lr, color="0.6", linestyle=":", label=f"configured {peak_lr:.1e}")
     if found := curve.suggestion():
         axes.axvline(found.rate, color="tab:green", label=f"suggested {found.rate:.1e}")
-        axes.axvline(found.lowest, color="tab:orange", linestyle="--", label=f"lowest loss {found.lowest:.1e}")
+        axes.axvline(found.edge, color="tab:orange", linestyle="--", label=f"end of the low level {found.edge:.1e}")
     if curve.losses:
         low, first = min(curve.smooth()), curve.losses[0]
         axes.set_ylim(low - 0.1 * abs(first - low) - 0.05, first + 0.3 * abs(first - low) + 0.05)
