@@ -74,7 +74,7 @@ def test_the_command_trains_prints_and_throws_the_weights_away(
     assert "the loss falls fastest at" in first and "suggested: --plan.peak_lr=" in first and "limits:" in first
     assert "the loss diverged, at" in first
     assert sorted(path.name for path in (tmp_path / "test").iterdir()) == [".lock", "lr_range.png"]
-    run(["lr-range", *flags, "pretrain"])
+    run(["lr-range", "pretrain", *flags])
     assert capsys.readouterr().out.splitlines()[-6:] == first.splitlines()[-6:]
 
 

@@ -70,20 +70,17 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         UserError: a flag is wrong, or the stage cannot begin.
     """
-    stage = next((word for word in argv if not word.startswith("-")), "pretrain" if "--help" in argv else "")
+    stage, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("", argv)
+    if not stage and {"--help", "-h"} & set(argv):
+        stage = "pretrain"
     if stage not in _STAGES:
         raise UserError(
             f"lr-range: the first argument is the stage, {' or '.join(_STAGES)}, not {stage!r}; for example babyllm "
             "lr-range pretrain --data.path=data/mine"
         )
     kind, resolve = _STAGES[stage]
-    flags = [word for i, word in enumerate(argv) if i != _place(argv, stage)]
     config = parse(kind, flags, prog=f"babyllm lr-range {stage}", description=__doc__ or "", resolve=resolve)
     launch(partial(_test, stage=stage), config)
-
-
-def _place(argv: Sequence[str], stage: str) -> int:
-    return list(argv).index(stage) if stage in argv else -1
 
 
 def _test(config: Any, stage: str) -> None:
