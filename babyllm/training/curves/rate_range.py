@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from babyllm.training.stage import Beginning
     from babyllm.training.state import TrainState
 
-PICTURE = "lr_range.png"
+PICTURE, RUN_DIR = "lr_range.png", "runs/lr_range"
 DIVERGED = "the loss diverges"
 _DECADES = 100.0  # the test spans this factor below and above plan.peak_lr
 _KEEP = 0.8  # of the running mean that decides when to stop
