@@ -110,6 +110,14 @@ def test_the_start_of_a_new_model_is_near_the_logarithm_of_its_vocabulary() -> N
     assert found(rows, RunFacts("pretrain", True, 4096, 128, has_other_losses=True)) == {}
 
 
+def test_a_loss_above_that_of_a_new_model_is_found_within_a_few_records() -> None:
+    """Long before there are windows to compare; the loss may come down again later."""
+    loss = np.array([8.3, 9.0, 20.0, 30.0, 12.0, 8.0, 7.0])
+    assert "the loss is 17.75, above the 8.34" in found(records(loss[:5]))["above-start"].text
+    review = LossReview(FACTS)
+    assert len([line for row in records(loss) for line in review.add(row)]) == 1
+
+
 def test_a_rate_that_cannot_move_the_weights_is_found_at_once() -> None:
     """The sum of all rates bounds how far AdamW moves a weight; a short trial is not judged."""
     rows, slow = records(POWER)[:1], RunFacts("pretrain", True, 4096, 128, distance=1e-3, n_steps=1000)
