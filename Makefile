@@ -19,6 +19,7 @@ test:  ## The whole suite, on all cores, at most four
 docs:  ## Pages drawn from data
 	$(PYTHON) -m benchmarks.history
 	$(PYTHON) -m benchmarks.planning.machine_table
+	$(PYTHON) -m benchmarks.concept_pictures
 
 site:  ## The documentation in both languages, in build/site
 	$(PYTHON) -m mkdocs build
