@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from babyllm.__main__ import STAGES
 from babyllm.config import to_dict
@@ -20,10 +21,10 @@ from babyllm.training.curves.trends import levels, trend
 ROOT = Path(__file__).resolve().parents[2]
 N = 400
 FACTS = RunFacts("pretrain", True, 4096, 128, 1_262_720, 1.0, distance=3.0, n_steps=10 * N)
-T = np.arange(1, N + 1)
-POWER = 2 + 6 * T**-0.35  # the usual course: a power of the step
-DECAYED = np.minimum(1, T / 20) * 3e-3 * (1 - 0.98 * T / N)
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = NDArray[np.float64]
+T: Array = np.arange(1.0, N + 1)
+POWER: Array = 2 + 6 * T**-0.35  # the usual course: a power of the step
+DECAYED: Array = np.minimum(1, T / 20) * 3e-3 * (1 - 0.98 * T / N)
 
 
 def records(
