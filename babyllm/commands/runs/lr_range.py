@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _test(config: Any, stage: str) -> None:
     from babyllm.training.curves.rate_range import measure_rates
+    from babyllm.training.curves.rate_report import report_rates
 
     begin: Callable[[Any, Runtime], Beginning] = import_module(f"babyllm.commands.training.{stage}").begin
-    measure_rates(config, config.range, begin)
+    measure_rates(config, config.range, begin, report_rates)

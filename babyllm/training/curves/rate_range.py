@@ -133,13 +133,18 @@ def _limit(first: float, lowest: float) -> float:
     return max(_ABOVE * lowest, min(lowest + _LOST * (first - lowest), _TIMES * lowest))
 
 
-def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime], Beginning]) -> None:
-    """Test learning rates for a run, print what was found and draw it in the directory `run_dir`.
+Report = Callable[[RateCurve, Path, float, str | None], None]
+"""Reports a test: losses by rate, file of the picture, configured plan.peak_lr, what ended the test early."""
+
+
+def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime], Beginning], report: Report) -> None:
+    """Test learning rates for a run, and report what was found.
 
     Args:
         config: configuration of the run; `run_dir` is a directory for the test, which keeps data that were prepared.
         options: range of the rates.
         begin: function that begins the stage.
+        report: function that prints and draws what was found, called by rank 0.
 
     Raises:
         UserError: the configuration or the data are at fault, or `run_dir` is the directory of a run.
@@ -157,10 +162,7 @@ def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime]
         choose_forms(stage.state.model, runtime, config.data.longest_seq_len, is_packed=stage.is_packed)
         curve = _measured(stage, options.plan(stage.plan))
         if runtime.is_main:
-            from babyllm.training.curves.rate_report import draw_rates, rate_lines
-
-            picture = draw_rates(curve, Path(config.run_dir) / PICTURE, config.plan.peak_lr)
-            print("\n".join([*rate_lines(curve, config.plan.peak_lr, stage.state.stop_reason), f"picture: {picture}"]))
+            report(curve, Path(config.run_dir) / PICTURE, config.plan.peak_lr, stage.state.stop_reason)
 
 
 def _measured(stage: Beginning, plan: Plan) -> RateCurve:

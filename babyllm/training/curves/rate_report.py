@@ -10,6 +10,12 @@ from babyllm.training.recording.records import write_error
 _ROWS = 12
 
 
+def report_rates(curve: RateCurve, picture: Path, peak_lr: float, stop_reason: str | None) -> None:
+    """Print what a test has found, and draw it; the arguments are those of `rate_lines` and `draw_rates`."""
+    draw_rates(curve, picture, peak_lr)
+    print("\n".join([*rate_lines(curve, peak_lr, stop_reason), f"picture: {picture}"]))
+
+
 def rate_lines(curve: RateCurve, peak_lr: float, stop_reason: str | None) -> list[str]:
     """The lines that a test prints.
 
