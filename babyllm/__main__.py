@@ -37,7 +37,7 @@ COMMANDS = {
     "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
-    "lr-range": "use",
+    "lr-range": "runs",
     "merge-lora": "training",
     "mix": "use",
     "plan": "training",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from babyllm.__main__ import STAGES
 from babyllm.config import to_dict
@@ -20,10 +21,10 @@ from babyllm.training.curves.trends import levels, trend
 ROOT = Path(__file__).resolve().parents[2]
 N = 400
 FACTS = RunFacts("pretrain", True, 4096, 128, 1_262_720, 1.0, distance=3.0, n_steps=10 * N)
-T = np.arange(1, N + 1)
-POWER = 2 + 6 * T**-0.35  # the usual course: a power of the step
-DECAYED = np.minimum(1, T / 20) * 3e-3 * (1 - 0.98 * T / N)
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = NDArray[np.float64]
+T: Array = np.arange(1.0, N + 1)
+POWER: Array = 2 + 6 * T**-0.35  # the usual course: a power of the step
+DECAYED: Array = np.minimum(1, T / 20) * 3e-3 * (1 - 0.98 * T / N)
 
 
 def records(
@@ -60,7 +61,7 @@ def test_runs_that_go_well_have_no_findings(size: float) -> None:
 
 
 def test_a_fine_tuning_run_that_is_noisy_and_soon_flat_has_no_warning() -> None:
-    """Answers of unlike length make a loss noisy; its rate decays, so that it is flat is no finding."""
+    """Answers of unlike length make a loss noisy; its rate decays, so a flat end is not reported."""
     facts = RunFacts("sft", False, 4096, 128, 1_262_720, 1.0, is_comparable=False)
     for seed in range(15):
         loss = 0.7 + 5 * np.exp(-T / 8) + np.abs(noise(seed, 0.25))
@@ -108,6 +109,14 @@ def test_the_start_of_a_new_model_is_near_the_logarithm_of_its_vocabulary() -> N
     assert "10.90; 8.34 was expected" in found(rows)["start"].text
     assert found(rows, RunFacts("sft", False, 4096, 128)) == {}
     assert found(rows, RunFacts("pretrain", True, 4096, 128, has_other_losses=True)) == {}
+
+
+def test_a_loss_above_that_of_a_new_model_is_found_within_a_few_records() -> None:
+    """Long before there are windows to compare; the loss may come down again later."""
+    loss = np.array([8.3, 9.0, 20.0, 30.0, 12.0, 8.0, 7.0])
+    assert "the loss is 17.75, above the 8.34" in found(records(loss[:5]))["above-start"].text
+    review = LossReview(FACTS)
+    assert len([line for row in records(loss) for line in review.add(row)]) == 1
 
 
 def test_a_rate_that_cannot_move_the_weights_is_found_at_once() -> None:

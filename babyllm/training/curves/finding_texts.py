@@ -12,6 +12,10 @@ _EN = {
         "the first loss of this new model is {first:.2f}; {expected:.2f} was expected, about the logarithm of its "
         "{vocab:,.0f} ids; look at the targets, the vocabulary and the initial weights"
     ),
+    "above-start": (
+        "the loss is {now:.2f}, above the {expected:.2f} of a model that knows nothing; the learning rate is too high: "
+        "lower plan.peak_lr"
+    ),
     "rate-too-low": (
         "the learning rate is too low to train a new model: in {n:,.0f} steps no weight can move more than "
         "{distance:.2g}, and weights begin with a deviation of {std:g}; raise plan.peak_lr (babyllm lr-range suggests "
@@ -55,6 +59,7 @@ _ZH = {
         "新模型的第一个损失是 {first:.2f}，而预期约为 {expected:.2f}（词表 {vocab:,.0f} 的自然对数）；"
         "请检查训练目标、词表和初始权重"
     ),
+    "above-start": ("损失是 {now:.2f}，比什么都不会的模型（{expected:.2f}）还高；学习率太高，请调低 plan.peak_lr"),
     "rate-too-low": (
         "学习率太低，训不动新模型：{n:,.0f} 步里任何权重最多移动 {distance:.2g}，而初始权重的标准差是 {std:g}；"
         "请调高 plan.peak_lr（babyllm lr-range 会给出建议）"

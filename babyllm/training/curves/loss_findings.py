@@ -2,7 +2,7 @@
 
 records -> Curve, RunFacts -> findings: severity, text, page
 
-Numbers are compared over many records, with their noise, so that a single bad batch is no finding; single steps are
+Numbers are compared over many records, with their noise, so that a single bad batch is not reported; single steps are
 judged by `babyllm.training.watch`. The limits are far from what runs that go well show.
 """
 
@@ -29,7 +29,7 @@ _ERRORS, _SHARE, _NATS = 5.0, 0.05, 0.05
 # (Student's t with 10 degrees of freedom).
 _STILL, _T95 = 0.01, 2.23
 _MOVED = 0.1  # share of its first value by which a loss must fall to have moved
-_START_NATS = 0.5
+_START_NATS, _FEW = 0.5, 4
 _LEAST_BPB, _LEAST_NATS = 0.3, 0.02  # below these in the first pass, something leaks
 _GAP, _GAP_NATS = 0.25, 0.3
 _RISE = 0.02  # of a held-out loss, in nats and as a share
@@ -106,14 +106,15 @@ def _warm(rates: Values) -> int:
 
 def _start(curve: Curve, facts: RunFacts) -> Iterator[_Found]:
     """A new model predicts nearly uniformly: ln V, and half the variance of its scores, std^2 d, is added."""
-    first = curve.column("first_loss")
-    first = first[np.isfinite(first)]
-    if not len(first) or not facts.is_fresh or not facts.vocab_size or facts.has_other_losses:
+    if not facts.is_fresh or not facts.vocab_size or facts.has_other_losses:
         return
     expected = math.log(facts.vocab_size) + facts.d_model * INITIAL_STD**2 / 2
-    if abs(first[0] - expected) > _START_NATS:
+    first, loss = (one[np.isfinite(one)] for one in (curve.column("first_loss"), curve.column("loss")))
+    if len(first) and abs(first[0] - expected) > _START_NATS:
         values = {"first": float(first[0]), "expected": expected, "vocab": facts.vocab_size}
         yield _Found("warning", "start", values)
+    elif len(loss) >= _FEW and loss[-_FEW:].mean() > expected + _START_NATS:
+        yield _Found("warning", "above-start", {"now": float(loss[-_FEW:].mean()), "expected": expected})
 
 
 def _small_rate(facts: RunFacts) -> Iterator[_Found]:

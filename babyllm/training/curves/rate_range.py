@@ -24,16 +24,14 @@ if TYPE_CHECKING:
     from babyllm.training.stage import Beginning
     from babyllm.training.state import TrainState
 
-PICTURE = "lr_range.png"
+PICTURE, RUN_DIR = "lr_range.png", "runs/lr_range"
 DIVERGED = "the loss diverges"
 _DECADES = 100.0  # the test spans this factor below and above plan.peak_lr
 _KEEP = 0.8  # of the running mean that decides when to stop
-_LOST, _ABOVE = (
-    0.5,
-    1.1,
-)  # the loss diverges when it has lost this share of its gain and lies this much above its lowest
+# The loss diverges when it has lost this share of its gain or is so many times its lowest, but at least this many.
+_LOST, _TIMES, _ABOVE = 0.5, 2.0, 1.1
 _LEAST_STEPS = 20
-_BELOW_LOWEST = 3.0
+_BELOW_EDGE = 4.0
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,13 @@ class Suggestion(NamedTuple):
         rate: suggested plan.peak_lr.
         steepest: rate at which the loss falls fastest for a step of its logarithm.
         lowest: rate at which the loss is lowest.
+        edge: highest rate at which the loss is still nearer to its lowest than to divergence.
     """
 
     rate: float
     steepest: float
     lowest: float
+    edge: float
 
 
 @dataclass
@@ -103,8 +103,7 @@ class RateCurve:
             return False
         self._first = mean if math.isnan(self._first) else self._first
         self._lowest = min(self._lowest, mean)
-        limit = max(self._lowest + _LOST * (self._first - self._lowest), _ABOVE * self._lowest)
-        self.has_diverged = self.has_diverged or mean > limit
+        self.has_diverged = self.has_diverged or mean > _limit(self._first, self._lowest)
         return self.has_diverged
 
     def smooth(self) -> list[float]:
@@ -124,17 +123,28 @@ class RateCurve:
         if not falls or max(falls.values()) <= 0:
             return None
         steepest = max(falls, key=lambda i: falls[i])
-        rate = self.rates[lowest] / _BELOW_LOWEST
-        return Suggestion(rate, self.rates[steepest], self.rates[lowest])
+        half_way = (smooth[lowest] + _limit(smooth[0], smooth[lowest])) / 2
+        edge = max(i for i in range(lowest, len(smooth)) if smooth[i] <= half_way)
+        return Suggestion(self.rates[edge] / _BELOW_EDGE, self.rates[steepest], self.rates[lowest], self.rates[edge])
 
 
-def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime], Beginning]) -> None:
-    """Test learning rates for a run, print what was found and draw it in the directory `run_dir`.
+def _limit(first: float, lowest: float) -> float:
+    """The loss from which a test counts as diverged, by its first and its lowest value."""
+    return max(_ABOVE * lowest, min(lowest + _LOST * (first - lowest), _TIMES * lowest))
+
+
+Report = Callable[[RateCurve, Path, float, str | None], None]
+"""Reports a test: losses by rate, file of the picture, configured plan.peak_lr, what ended the test early."""
+
+
+def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime], Beginning], report: Report) -> None:
+    """Test learning rates for a run, and report what was found.
 
     Args:
         config: configuration of the run; `run_dir` is a directory for the test, which keeps data that were prepared.
         options: range of the rates.
         begin: function that begins the stage.
+        report: function that prints and draws what was found, called by rank 0.
 
     Raises:
         UserError: the configuration or the data are at fault, or `run_dir` is the directory of a run.
@@ -152,10 +162,7 @@ def measure_rates(config: C, options: RangeOptions, begin: Callable[[C, Runtime]
         choose_forms(stage.state.model, runtime, config.data.longest_seq_len, is_packed=stage.is_packed)
         curve = _measured(stage, options.plan(stage.plan))
         if runtime.is_main:
-            from babyllm.training.curves.rate_report import draw_rates, rate_lines
-
-            picture = draw_rates(curve, Path(config.run_dir) / PICTURE, config.plan.peak_lr)
-            print("\n".join([*rate_lines(curve, config.plan.peak_lr, stage.state.stop_reason), f"picture: {picture}"]))
+            report(curve, Path(config.run_dir) / PICTURE, config.plan.peak_lr, stage.state.stop_reason)
 
 
 def _measured(stage: Beginning, plan: Plan) -> RateCurve:

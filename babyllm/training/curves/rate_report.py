@@ -10,6 +10,12 @@ from babyllm.training.recording.records import write_error
 _ROWS = 12
 
 
+def report_rates(curve: RateCurve, picture: Path, peak_lr: float, stop_reason: str | None) -> None:
+    """Print what a test has found, and draw it; the arguments are those of `rate_lines` and `draw_rates`."""
+    draw_rates(curve, picture, peak_lr)
+    print("\n".join([*rate_lines(curve, peak_lr, stop_reason), f"picture: {picture}"]))
+
+
 def rate_lines(curve: RateCurve, peak_lr: float, stop_reason: str | None) -> list[str]:
     """The lines that a test prints.
 
@@ -33,11 +39,12 @@ def rate_lines(curve: RateCurve, peak_lr: float, stop_reason: str | None) -> lis
             "the loss did not fall, so no rate is suggested: give a lower --range.low or more --range.steps",
         ]
     lines += [
-        f"the loss falls fastest at {found.steepest:.2e} and is lowest at {found.lowest:.2e}",
-        f"suggested: --plan.peak_lr={found.rate:.1e}, a third of the rate with the lowest loss"
-        f" (configured: {peak_lr:.1e})",
+        f"the loss falls fastest at {found.steepest:.2e}, is lowest at {found.lowest:.2e}, and leaves its low level at "
+        f"{found.edge:.2e}",
+        f"suggested: --plan.peak_lr={found.rate:.1e}, a quarter of the last (configured: {peak_lr:.1e})",
         *([] if curve.has_diverged else ["the loss had not diverged at the highest rate: raise --range.high"]),
-        "limits: a test of some steps sees the beginning of training; a long run, or a larger model, may need less",
+        "limits: right within a factor of about three; a few steps see the beginning of training alone, and a long "
+        "run, or another batch size, may need another rate",
     ]
     return lines
 
@@ -58,7 +65,7 @@ def draw_rates(curve: RateCurve, target: Path, peak_lr: float) -> Path:
     axes.axvline(peak_lr, color="0.6", linestyle=":", label=f"configured {peak_lr:.1e}")
     if found := curve.suggestion():
         axes.axvline(found.rate, color="tab:green", label=f"suggested {found.rate:.1e}")
-        axes.axvline(found.lowest, color="tab:orange", linestyle="--", label=f"lowest loss {found.lowest:.1e}")
+        axes.axvline(found.edge, color="tab:orange", linestyle="--", label=f"end of the low level {found.edge:.1e}")
     if curve.losses:
         low, first = min(curve.smooth()), curve.losses[0]
         axes.set_ylim(low - 0.1 * abs(first - low) - 0.05, first + 0.3 * abs(first - low) + 0.05)

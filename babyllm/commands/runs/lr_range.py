@@ -16,11 +16,8 @@ from babyllm.config import parse
 from babyllm.config.values import PathText
 from babyllm.errors import UserError
 from babyllm.runtime.launching.launch import launch
-from babyllm.training.curves.rate_range import RangeOptions
-from babyllm.training.stages.fine_tuning_config import FineTuneConfig
-from babyllm.training.stages.fine_tuning_config import resolved as resolved_fine_tuning
-from babyllm.training.stages.pretraining_config import PretrainConfig
-from babyllm.training.stages.pretraining_config import resolved as resolved_pretraining
+from babyllm.training.curves.rate_range import RUN_DIR, RangeOptions
+from babyllm.training.stages.pretraining_config import PretrainConfig, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from babyllm.training.stage import Beginning
 
 ARGUMENTS = "STAGE"
-RUN_DIR = "runs/lr_range"
 
 
 @dataclass(frozen=True)
@@ -45,23 +41,17 @@ class Flags(PretrainConfig):
     range: RangeOptions = field(default_factory=RangeOptions)
 
 
-@dataclass(frozen=True)
-class FineTuneFlags(FineTuneConfig):
-    """Flags of `babyllm lr-range sft`.
-
-    Attributes:
-        run_dir: directory of the test, for the picture and for data that are prepared; not that of a run.
-        range: learning rates of the test.
-    """
-
-    run_dir: PathText = RUN_DIR
-    range: RangeOptions = field(default_factory=RangeOptions)
+STAGES = ("pretrain", "sft")
 
 
-_STAGES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
-    "pretrain": (Flags, resolved_pretraining),
-    "sft": (FineTuneFlags, resolved_fine_tuning),
-}
+def _kind(stage: str) -> tuple[type[Any], Callable[[Any], Any]]:
+    """The type of a stage's configuration, and the function that completes it."""
+    if stage == "pretrain":
+        return Flags, resolved
+    from babyllm.training.curves.fine_tuning_range import FineTuneRange  # its section `data` needs torch
+    from babyllm.training.stages import fine_tuning_config
+
+    return FineTuneRange, fine_tuning_config.resolved
 
 
 def main(argv: Sequence[str]) -> None:
@@ -70,24 +60,22 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         UserError: a flag is wrong, or the stage cannot begin.
     """
-    stage = next((word for word in argv if not word.startswith("-")), "pretrain" if "--help" in argv else "")
-    if stage not in _STAGES:
+    stage, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("", argv)
+    if not stage and {"--help", "-h"} & set(argv):
+        stage = "pretrain"
+    if stage not in STAGES:
         raise UserError(
-            f"lr-range: the first argument is the stage, {' or '.join(_STAGES)}, not {stage!r}; for example babyllm "
+            f"lr-range: the first argument is the stage, {' or '.join(STAGES)}, not {stage!r}; for example babyllm "
             "lr-range pretrain --data.path=data/mine"
         )
-    kind, resolve = _STAGES[stage]
-    flags = [word for i, word in enumerate(argv) if i != _place(argv, stage)]
+    kind, resolve = _kind(stage)
     config = parse(kind, flags, prog=f"babyllm lr-range {stage}", description=__doc__ or "", resolve=resolve)
     launch(partial(_test, stage=stage), config)
 
 
-def _place(argv: Sequence[str], stage: str) -> int:
-    return list(argv).index(stage) if stage in argv else -1
-
-
 def _test(config: Any, stage: str) -> None:
     from babyllm.training.curves.rate_range import measure_rates
+    from babyllm.training.curves.rate_report import report_rates
 
     begin: Callable[[Any, Runtime], Beginning] = import_module(f"babyllm.commands.training.{stage}").begin
-    measure_rates(config, config.range, begin)
+    measure_rates(config, config.range, begin, report_rates)
