@@ -1,7 +1,7 @@
 """Names that other tools have for an option, and what to write here instead.
 
-The names come from nanoGPT, nanochat, minimind, litgpt, LLaMA-Factory, axolotl, transformers, trl, peft and DeepSpeed,
-and from habit.
+The names come from nanoGPT, nanochat, minimind, litgpt, LLaMA-Factory, axolotl, transformers, trl, peft, DeepSpeed,
+OpenRLHF, Firefly, and from habit.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     # batches
     (
-        "bs batch batch_size global_batch_size total_batch_size train_batch_size",
+        "bs batch batch_size global_batch_size total_batch_size train_batch_size rollout_batch_size",
         ("--data.global_batch", "--batch_tokens", "--slots"),
     ),
     (
@@ -72,7 +72,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
             ),
         ),
     ),
-    ("packing sample_packing neat_packing", ("--data.pack", _CHATS)),
+    ("packing sample_packing neat_packing packing_samples", ("--data.pack", _CHATS)),
     (
         "workers num_workers dataloader_num_workers preprocessing_num_workers dataset_num_proc num_proc jobs",
         _WORKERS,
@@ -85,12 +85,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("eps epsilon adam_eps adam_epsilon", ("--optim.eps",)),
     (
         "optim optimizer optimizer_name",
-        (
-            (
-                "the optimizer is AdamW; --optim.weight_decay, --optim.beta1, --optim.beta2 and --optim.eps are its "
-                "options"
-            ),
-        ),
+        ("--optim.matrices is adamw or muon, for the matrices of the blocks; the rest is trained with AdamW",),
     ),
     (
         "clip max_norm max_grad_norm grad_clip clip_grad clip_grad_norm gradient_clipping gradient_clip_val",
@@ -110,9 +105,12 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("timeout ddp_timeout", ("--runtime.timeout_s",)),
     ("threads n_threads num_threads", ("--runtime.threads", "--work.workers")),
     (
-        "deepspeed fsdp zero zero_stage strategy tensor_parallel_size",
-        ((_OF_TRAINING, "every process holds the whole model (data parallelism), which needs no option"),),
+        "deepspeed fsdp zero zero_stage zero_optimization strategy sharding_strategy",
+        ("--parallel.shard divides the model among the processes: zero2, zero3 or hybrid; it needs no file",),
     ),
+    ("tensor_parallel_size autotp_size", ("--parallel.tensor",)),
+    ("sequence_parallel_size context_parallel_size ring_attn_size", ("--parallel.context",)),
+    ("adam_offload offload_optimizer cpu_offload offload_param", ("--parallel.offload",)),
     (
         "flash_attn flash_attention use_flash_attention attn_implementation",
         (("runtime.dtype", "attention takes the fastest kernel that PyTorch has, which needs no option"),),
@@ -130,7 +128,8 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("data_seed", ("--data.seed", "--seed")),
     # directories and files
     (
-        "out output out_dir output_dir output_path save_dir checkpoint_dir ckpt_dir log_dir logging_dir",
+        "out output out_dir output_dir output_path save_path save_dir checkpoint_dir ckpt_dir ckpt_path log_dir "
+        "logging_dir",
         (
             "--run_dir",
             (_OF_CORPORA, "the output is an argument of its own, after the input and before the flags"),
@@ -139,7 +138,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     ("model model_name", (_SHAPE_OR_WEIGHTS, *_MODEL[1:], "--model.preset")),
     (
-        "model_name_or_path model_path base_model pretrained_model load_from load_weights from_weight "
+        "pretrain model_name_or_path model_path base_model pretrained_model load_from load_weights from_weight "
         "init_checkpoint initial_checkpoint_dir",
         _MODEL,
     ),
@@ -201,7 +200,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
         ("--model.max_seq_len", "--context", "--max_new_tokens", "--length.max"),
     ),
     (
-        "max_length max_seq_length max_seq_len block_size cutoff_len seq_len seq_length sequence_len "
+        "max_len max_length max_seq_length max_seq_len block_size cutoff_len seq_len seq_length sequence_len "
         "sequence_length model_max_length",
         _LENGTH,
     ),
@@ -235,12 +234,30 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
         ),
     ),
     ("freeze_trainable_layers num_layer_trainable", ("--freeze.last_n_layers",)),
+    ("freeze_trainable_modules", ("--freeze.only",)),
+    (
+        "additional_target modules_to_save trainable_token_indices",
+        ("the rows of new tokens are trained by themselves, which --lora.new_tokens=false switches off", _ADAPTERS),
+    ),
     # the machine
     ("nproc_per_node num_processes num_gpus n_gpus gpus world_size", ("--runtime.processes",)),
     # conversations
-    ("template chat_template prompt_template prompt_style", ("--data.template", "--template", _CHATS)),
-    ("max_source_length max_prompt_length", ("--data.max_prompt", *_LENGTH)),
-    ("max_target_length max_response_length max_answer_length", ("--data.max_answer", "--max_new_tokens")),
+    ("template template_name chat_template prompt_template prompt_style", ("--data.template", "--template", _CHATS)),
+    ("max_source_length max_prompt_length prompt_max_len", ("--data.max_prompt", *_LENGTH)),
+    (
+        "max_target_length max_response_length max_answer_length generate_max_len",
+        ("--data.max_answer", "--data.max_new_tokens", "--max_new_tokens"),
+    ),
+    ("input_key prompt_key", ("--data.format.prompt", "--format.prompt")),
+    ("output_key response_key", ("--data.format.answer", "--format.answer")),
+    ("chosen_key", ("--data.format.chosen",)),
+    ("rejected_key", ("--data.format.rejected",)),
+    ("pref_loss", ("--loss.name",)),
+    ("pref_beta", ("--loss.beta",)),
+    ("pref_ftx", ("--loss.sft_weight",)),
+    ("init_kl_coef kl_coef", ("--loss.kl.coefficient",)),
+    ("n_samples_per_prompt num_generations", ("--rollout.group",)),
+    ("ppo_epochs num_ppo_epochs", ("--rollout.epochs",)),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),
     ("mask_history", ("--data.turns=last", "--supervise.turns=last")),
     ("dataset_format dataset_type formatting", ("--data.format.format", "--format.format")),

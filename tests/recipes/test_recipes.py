@@ -23,7 +23,7 @@ STAGES = ("pretrain", "sft", "reward", "dpo", "ppo")
 COMMANDS = {"triples": "sft"}  # files whose name does not begin with that of their command
 OFFLINE = {"dedup": ["in", "out"], "train-tokenizer": ["in", "out"]}
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SMALL = {"en": "## On the sample\n", "zh": "## 用样例跑一遍\n"}
+SMALL = {"en": "## On the sample\n", "zh": "## 用样例跑一遍 {#on-the-sample}\n"}
 # What a user's shell has, with one process and one thread for each run, so that tests beside each other stay quick.
 SHELL = """
 babyllm() {

@@ -12,6 +12,8 @@ from babyllm.config import command_line as config
 from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.preference.dpo_config import DpoConfig
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
 
@@ -21,7 +23,8 @@ def kinds() -> dict[str, Any]:
     names = [name for name in COMMANDS if name not in STAGES]
     modules = {name: import_module(module_of(name)) for name in names}
     flags = {name: module.Flags for name, module in modules.items()}
-    return {"train_pretrain.py": PretrainConfig, "train_sft.py": FineTuneConfig} | flags
+    stages = {"train_pretrain.py": PretrainConfig, "train_sft.py": FineTuneConfig}
+    return stages | {"train_dpo.py": DpoConfig, "train_grpo.py": GrpoConfig} | flags
 
 
 @cache
