@@ -68,6 +68,7 @@ def _babyllm(arguments: list[str]) -> int:
 
 
 def _until_it_listens(command: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores Ctrl-C
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
         assert server.stdout is not None
         for line in server.stdout:
