@@ -1,7 +1,7 @@
 # `make setup` once in a virtual environment, then `make check test` before each commit.
 PYTHON ?= python
 
-.PHONY: setup check test docs bench
+.PHONY: setup check test docs site bench
 
 setup:  ## babyllm with all that its tests and hooks need
 	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
@@ -18,7 +18,11 @@ test:  ## The whole suite, on all cores, at most four
 
 docs:  ## Pages drawn from data
 	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.planning.machine_table
 	$(PYTHON) -m benchmarks.concept_pictures
+
+site:  ## The documentation in both languages, in build/site
+	$(PYTHON) -m mkdocs build
 
 bench:  ## All benchmarks, whose figures are recorded
 	$(PYTHON) -m benchmarks.run

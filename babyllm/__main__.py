@@ -23,6 +23,7 @@ COMMANDS = {
     "classifier": "training",
     "clean": "corpus",
     "compare": "use",
+    "completion": "use",
     "dedup": "corpus",
     "doctor": "use",
     "dpo": "training",

@@ -1,6 +1,7 @@
 """The built-in tasks: each reads records in the form in which its set is published."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from babyllm.evaluate.tasks.evaluation import find_items
 from babyllm.evaluate.tasks.task import BUILT_IN, built_in, load_task
 from babyllm.evaluate.tasks.task_options import TaskOptions
 
+ROOT = Path(__file__).resolve().parents[3]
 EXAMS = {"arc_challenge", "arc_easy", "belebele_en", "belebele_zh", "c3", "ceval", "cmmlu", "mmlu"}
 YES, PAIR = ["no", "yes"], {"sentence_good": "我有三本书。", "sentence_bad": "我有三条书。"}
 TWO = {"sentence1": "The cat sat.", "sentence2": "A cat sat."}
@@ -156,10 +158,27 @@ def test_every_built_in_task_is_complete() -> None:
         assert all(len(line) <= 120 for line in (BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8").splitlines())
 
 
+def _entries(language: str) -> list[str]:
+    """The items of the lists of docs/LANGUAGE/evaluation/tasks.md, each on one line."""
+    page = (ROOT / "docs" / language / "evaluation/tasks.md").read_text(encoding="utf-8")
+    return [" ".join(each.split("\n\n")[0].split()) for each in page.split("\n- ")[1:]]
+
+
 def test_the_page_lists_every_built_in_task() -> None:
     """docs/en/evaluation/tasks.md lists each built-in task with its kind, its best metric and its own description."""
-    page = (Path(__file__).resolve().parents[3] / "docs/en/evaluation/tasks.md").read_text(encoding="utf-8")
-    entries = [" ".join(each.split("\n\n")[0].split()) for each in page.split("\n- ")[1:]]
+    entries = _entries("en")
     names = {"options": "options", "pairs": "minimal pairs", "generated": "generated answer"}
     tasks = [load_task(name) for name in built_in()]
     assert sorted(entries) == sorted(f"`{t.name}` ({names[t.kind]}, `{t.best}`): {t.about}" for t in tasks)
+
+
+def test_the_chinese_page_lists_every_built_in_task() -> None:
+    """docs/zh/evaluation/tasks.md lists each with its kind, its best metric, a text in Chinese and the same numbers."""
+    names = {"options": "选项", "pairs": "最小对立句对", "generated": "生成的答案"}
+    tasks = [load_task(name) for name in built_in()]
+    heads = {f"`{t.name}`（{names[t.kind]}，`{t.best}`）": t for t in tasks}
+    entries = dict(each.split("：", 1) for each in _entries("zh"))
+    assert entries.keys() == heads.keys()
+    for head, text in entries.items():
+        assert re.search("[一-鿿]{2}", text), head
+        assert re.findall(r"\d+", text) == re.findall(r"\d+", heads[head].about), head
