@@ -10,7 +10,7 @@ import pytest
 
 from babyllm.__main__ import STAGES, module_of
 from babyllm.config import command_line as config
-from babyllm.config.option_names import instead, named_keys
+from babyllm.config.option_names import NAMES, instead, named_keys
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
 from babyllm.training.stages.policy.ppo_config import PpoConfig
@@ -63,7 +63,7 @@ def test_the_advice_of_the_program_agrees_with_the_page(page: Path) -> None:
     n_rows = Counter(name for names, _, _ in of_rows for name in names)
     for names, ours, remark in of_rows:
         for name, key in zip(names, ours if len(ours) == len(names) else [""] * len(names), strict=True):
-            if n_rows[name] > 1:  # means several things, which the rows tell apart
+            if n_rows[name] > 1 or name not in NAMES:  # means several things, or only the nearest key is a guess
                 continue
             kind = next((kind for kind in KINDS[1:] if key in config.keys(kind)), FineTuneConfig)
             keys = config.keys(kind)
