@@ -22,14 +22,24 @@ from pathlib import Path
 from benchmarks import figures
 
 ROOT = Path(__file__).resolve().parents[1]
-HISTORY, PAGE = ROOT / "benchmarks" / "history.jsonl", ROOT / "docs/en/reference/benchmarks.md"
+HISTORY = ROOT / "benchmarks" / "history.jsonl"
+PAGES = {language: ROOT / "docs" / language / "reference" / "benchmarks.md" for language in ("en", "zh")}
 WIDTH = 120
-HEAD = """# Benchmarks over time
+HEADS = {
+    "en": """# Benchmarks over time
 
 Drawn by `make docs` from [benchmarks/history.jsonl](../../../benchmarks/history.jsonl); do not edit.
 [benchmarks/README.md](../../../benchmarks/README.md) says what each benchmark measures and what was tried. Speeds of
 one machine differ by half within hours, so compare ratios, or figures of one day.
-"""
+""",
+    "zh": """# 历次基准测量
+
+由 `make docs` 根据 [benchmarks/history.jsonl](../../../benchmarks/history.jsonl) 画出，请勿手改；指标名称保留英文。
+每个基准测什么、试过什么，见 [benchmarks/README.md](../../../benchmarks/README.md)。
+同一台机器的速度几小时内可以相差一半，所以请比较比值，或同一天的数字。
+""",
+}
+COLUMNS = {"en": "| figure | newest | date | commit | before |", "zh": "| 指标 | 最新 | 日期 | 提交 | 以前 |"}
 
 
 @dataclass(frozen=True)
@@ -100,13 +110,14 @@ def this_machine() -> str:
     return ", ".join([n, name, torch.backends.cpu.get_cpu_capability(), products, *gpus])
 
 
-def page(history: list[Figure]) -> str:
-    """The page: a section per program, with its command, its machine and a table."""
+def page(history: list[Figure], language: str) -> str:
+    """The page in "en" or "zh": a section per program, with its command, its machine and a table."""
     programs = dict.fromkeys(figure.program for figure in history)
-    return "\n".join([HEAD, *("\n".join(_section(name, history)) for name in sorted(programs))])
+    sections = ("\n".join(_section(name, history, COLUMNS[language])) for name in sorted(programs))
+    return "\n".join([HEADS[language], *sections])
 
 
-def _section(program: str, history: list[Figure]) -> list[str]:
+def _section(program: str, history: list[Figure], columns: str) -> list[str]:
     mine = [figure for figure in history if figure.program == program]
     by_name: dict[str, list[Figure]] = {}
     for figure in mine:
@@ -119,7 +130,7 @@ def _section(program: str, history: list[Figure]) -> list[str]:
         f"| `{of_name[-1].commit}` | {', '.join(_number(f.value) for f in of_name[-2::-1]) or '-'} |"
         for of_name in by_name.values()
     ]
-    table = ["| figure | newest | date | commit | before |", "|---|---|---|---|---|", *rows]
+    table = [columns, "|---|---|---|---|---|", *rows]
     return [f"## `{program}`", "", "```bash", *commands, "```", "", *machines, "", *table, ""]
 
 
@@ -148,8 +159,9 @@ def main() -> None:
 
 
 def draw() -> None:
-    """Draw the page from the file."""
-    PAGE.write_text(page(read()), encoding="utf-8")
+    """Draw the page from the file, in each language."""
+    for language, path in PAGES.items():
+        path.write_text(page(read(), language), encoding="utf-8")
 
 
 if __name__ == "__main__":

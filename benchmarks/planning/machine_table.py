@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/en/start/your-machine.md", "docs/zh/start/your-machine.md")
+PAGES = ("README.md", "README.zh.md", "docs/en/start/your-machine.md", "docs/zh/start/your-machine.md")
 BEGIN, END = "<!-- drawn by python -m benchmarks.planning.machine_table -->\n", "<!-- end -->"
 MACHINES = {
     "RTX 3060 12 GB": ("RTX 3060", 1),

@@ -9,7 +9,7 @@ from page_commands import DOCS, ROOT, Block, blocks, english_pages, in_chinese
 
 _CODE = re.compile(r"^```.*?^```|`[^`\n]*`|\]\([^)]*\)|\{#[^}]*\}|https?://\S+", re.DOTALL | re.MULTILINE)
 _FIGURE = re.compile(
-    r"(?<![\w.,-])(\d[\d,]*(?:\.\d+)?)\s?(%|M\b|B\b|k\b|million|billion|thousand|万亿|亿|百万|千万|万|千|倍)?"
+    r"(?<![\w.,-])(\d[\d,]*(?:\.\d+)?)[ \xa0]?(%|M\b|B\b|k\b|million|billion|thousand|万亿|亿|百万|千万|万|千|倍)?"
 )
 _UNITS = {
     **{"k": 1e3, "thousand": 1e3, "千": 1e3, "万": 1e4, "M": 1e6, "million": 1e6, "百万": 1e6, "千万": 1e7},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ REWARD, KL = "rollout/reward", "rollout/answer_kl"
 _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
-def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | None = None) -> Path:
+def plot_losses(run_dir: str | os.PathLike[str], reference: Path | None = None, target: Path | None = None) -> Path:
     """Plot the losses and the learning rate of a run over its steps; returns the path of the image.
 
     A policy's loss says little. Its rewards are drawn instead, with the held-out reward and its standard error, and
@@ -36,6 +37,7 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
     """
     from matplotlib.figure import Figure
 
+    run_dir = Path(run_dir)
     records = read_metrics(run_dir)
     target = target or run_dir / PLOT_FILE
     with any_script():

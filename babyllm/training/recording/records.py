@@ -21,7 +21,7 @@ OWN_METRICS = frozenset(
 """Names in metrics.jsonl that a loss or a stream must not use; names that begin with "val/" are reserved too."""
 
 
-def read_metrics(run_dir: Path) -> list[dict[str, float | None]]:
+def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, float | None]]:
     """Return the records in a run's metrics.jsonl, one dictionary per logged step, in order.
 
     Each has `step` and `time` (Unix seconds); a value that was not finite is None. A last line cut by a kill is
@@ -30,7 +30,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, float | None]]:
     Raises:
         UserError: there is no such file, or a line is not a record.
     """
-    return read_records(run_dir / METRICS_FILE)
+    return read_records(Path(run_dir) / METRICS_FILE)
 
 
 def read_records(path: Path) -> list[dict[str, float | None]]:
