@@ -45,7 +45,7 @@ COMMANDS = {
     "predict": "use",
     "pretrain": "training",
     "records": "making",
-    "report": "corpus",
+    "report": "runs",
     "reward": "training",
     "sample": "use",
     "serve": "use",
