@@ -20,11 +20,11 @@ SHORT, LONG, ECHO, MARKUP, BROKEN = (
 )
 NO_QUESTION, LONG_QUESTION = "no question", "too long a question"
 _REFUSAL = re.compile(
-    r"(?:抱歉|对不起|很遗憾|不好意思|sorry|apologi[sz]e|unfortunately)[^。.!！\n]{0,24}(?:无法|不能|不便|没有办法|can(?:no|')t|unable)"
+    r"(?:抱歉|对不起|很遗憾|不好意思|sorry|apologi[sz]e|unfortunately)[^。.!！\n]{0,24}(?:无法|不能|不便|没有办法|can(?:no|['’])t|unable)"
     r"|作为(?:一个|一名)?(?:AI|人工智能|语言模型|大模型|助手)[^。\n]{0,24}(?:无法|不能|没有)"
     r"|我(?:无法|不能|没有能力|没办法)(?:回答|提供|协助|帮助|满足|完成|处理|访问|讨论)"
-    r"|as an? (?:AI|language model|assistant)[^.\n]{0,40}(?:can(?:no|')t|unable|do(?:n't| not))"
-    r"|I(?:'m| am) (?:not able|unable) to|I can(?:no|')t (?:help|assist|provide|answer|comply|do that)",
+    r"|as an? (?:AI|language model|assistant)[^.\n]{0,40}(?:can(?:no|['’])t|unable|do(?:n['’]t| not))"
+    r"|I(?:['’]m| am) (?:not able|unable) to|I can(?:no|['’])t (?:help|assist|provide|answer|comply|do that)",
     re.IGNORECASE,
 )
 _MARKUP = re.compile(

@@ -131,7 +131,8 @@ def conversations(session: Sequence[Judged]) -> Iterator[Json]:
 def bad_case(one: Judged) -> Json:
     """A bad answer as a conversation with a reason, which readers of conversations skip."""
     messages = [*_unweighted(one.logged.messages), dict(one.logged.answer)]
-    return {**_head(one), "messages": messages, "label": False, **_about(one)}
+    correction = {"correction": one.logged.correction} if one.is_corrected else {}
+    return {**_head(one), "messages": messages, "label": False, **correction, **_about(one)}
 
 
 @dataclass

@@ -159,6 +159,7 @@ def _rated(record: Mapping[str, Any], answers: Sequence[str]) -> float | None:
 
 def _records(file: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+        # At line feeds alone: answers may hold other marks of a line's end, such as U+2028.
+        return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as predictions ({error}); delete it, and it is made again") from None

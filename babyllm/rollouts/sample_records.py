@@ -84,7 +84,7 @@ def write_page(run_dir: Path) -> Path | None:
     file = run_dir / SAMPLES_FILE
     if not file.is_file():
         return None
-    records = [_record(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    records = [_record(line) for line in file.read_text(encoding="utf-8").split("\n")]
     articles = [_article(record) for record in records if record.get("name", "").startswith(f"{NAME}/")]
     if not articles:
         return None

@@ -108,7 +108,7 @@ class Record:
 
     Attributes:
         messages: messages with role and content, or the name of a value with messages.
-        prompt: prompt of a preference pair.
+        prompt: prompt of a preference pair, or the name of a value with messages.
         chosen: better answer of the pair.
         rejected: worse answer of the pair.
         fields: further fields; a text that is one name in braces becomes the value itself.

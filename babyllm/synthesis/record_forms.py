@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from babyllm.chat.messages import USER
 from babyllm.synthesis.made_items import Item, Rejection
 from babyllm.synthesis.recipe import Language, Recipe
 from babyllm.synthesis.steps.prompt_texts import rendered, value_in
@@ -34,7 +35,8 @@ def record_of(item: Item, recipe: Recipe, language: Language, options: Mapping[s
         messages = value_in(form.messages, values, where)
         found["messages"] = [_trimmed(message) for message in messages]
     else:
-        parts = {"prompt": form.prompt, "chosen": form.chosen, "rejected": form.rejected}
+        found["prompt"] = _prompt(value_in(form.prompt, values, where))
+        parts = {"chosen": form.chosen, "rejected": form.rejected}
         found |= {name: rendered(str(text), values, where).strip() for name, text in parts.items()}
     found |= {"task": values.get("task", recipe.name), **value_in(dict(form.fields), values, where)}
     found |= {"recipe": recipe.name, "language": language, "model": ", ".join(dict.fromkeys(item.models))}
@@ -66,6 +68,15 @@ def unread_line(one: Rejected) -> dict[str, Any]:
 def _trimmed(message: Any) -> Any:
     content = message.get("content") if isinstance(message, dict) else None
     return {**message, "content": content.strip()} if isinstance(content, str) else message
+
+
+def _prompt(value: Any) -> Any:
+    """The prompt of a pair: a text where it is one question alone, else all its messages."""
+    if not isinstance(value, list):
+        return str(value).strip()
+    messages = [_trimmed(message) for message in value]
+    is_question = len(messages) == 1 and messages[0].get("role") == USER
+    return messages[0]["content"] if is_question else messages
 
 
 def _cut(text: str) -> str:

@@ -15,6 +15,14 @@ PLANTED = {
         "reach me: bob [at] example [dot] org",
         "mail john.doe+shop@sub-domain.example.museum now",
         "发到test(at)foxmail.com就行",
+        "邮箱-lisi@qq.com",
+        "回复.lisi@qq.com",
+        "......_lisi@qq.com",
+        "lisi@qq。com谢谢",
+        "lisi @ qq.com",
+        "lisi#qq.com",
+        "write to lisi at gmail.com",
+        "lisi艾特163点com",
     ),
     "phone": (
         "手机13800138000",
@@ -33,6 +41,27 @@ PLANTED = {
         "Ring +49 30 901820 please",
         "+81-3-1234-5678",
         "电话是87654321",
+        "有意请联系.13800138000",
+        "加v13800138000",
+        "wechat13800138000",
+        "13800138000QQ同号",
+        "138.0013.8000",
+        "138—0013—8000",
+        "(138)0013-8000",
+        "138 00138000",
+        "13800 138000",
+        "1 3 8 0 0 1 3 8 0 0 0",
+        "0086 138 0013 8000",
+        "013800138000",
+        "①③⑧⓪⓪①③⑧⓪⓪⓪",
+        "1️⃣3️⃣8️⃣0️⃣0️⃣1️⃣3️⃣8️⃣0️⃣0️⃣0️⃣",
+        "\u202d13800\u200e138000\u202c",
+        "壹叁捌零零壹叁捌零零零",
+        "一三八 零零一三 八零零零",
+        "138零零138零零零",
+        "打02158889999",
+        "86-21-58889999",
+        "0912-345-678",
     ),
     "id": (
         "身份证11010519491231002X",
@@ -42,12 +71,23 @@ PLANTED = {
         "香港身份证 A123456(3)",
         "护照号码：E12345678",
         "passport no. G87654321",
+        "ID110101199003072930",
+        "1101 0119 9003 0729 30",
+        "110101.19900307.2930",
+        "台灣身分證A123456789",
+        "A123456789是我的",
+        "身份證字號：A123456780",
+        "港澳通行证C12345678",
     ),
     "card": (
         "卡号6222021234567890123",
         "4111 1111 1111 1111",
         "Visa 4012-8888-8888-1881 exp",
         "378282246310005",
+        "4111 1111 1111 1111 12/26",
+        "4111-1111-1111-1111-123",
+        "No. 1 4111 1111 1111 1111",
+        "帳號：1234567890123",
         "银行卡：6225 8801 0000 0000",
         "account number: 1234567890123",
     ),
@@ -58,7 +98,18 @@ PLANTED = {
         "fe80::1ff:fe23:4567:890a",
         "ip: 8.8.8.8",
     ),
-    "account": ("加我微信：zhangsan_88", "QQ号：12345678", "wechat id: cat2024x"),
+    "account": (
+        "加我微信：zhangsan_88",
+        "QQ号：12345678",
+        "wechat id: cat2024x",
+        "我QQ12345678",
+        "QQ号码是12345678",
+        "扣扣12345678",
+        "wx：zhangsan88",
+        "薇信号：zhangsan88",
+        "加微zhangsan88",
+        "wxid_a1b2c3d4e5f6",
+    ),
     "address": (
         "我住在北京市海淀区中关村大街27号院3号楼2单元502室。",
         "请寄到浙江省 杭州市 西湖区 文三路 90号",
@@ -86,6 +137,16 @@ SECRETS = (
     "Baker",
     "27号",
     "1201",
+    "lisi",
+    "8000",
+    "零零零",
+    "⓪⓪",
+    "9999",
+    "0729",
+    "A12345",
+    "1111 1111",
+    "12345678",
+    "zhangsan88",
 )
 KEPT = (
     "会议定在2024-05-01 12:30:45，地点不变。",
@@ -121,6 +182,12 @@ KEPT = (
     "the phone costs 1000000 dollars",
     "x = 555-1234",
     "温度 -12.5 到 +38.25",
+    "0.13800138000",
+    "B123456789 是订单",  # no number of Taiwan: the check digit is wrong
+    "1 3 5 7 9 11 13 15 17 19",
+    "QQ2023版，QQ空间",
+    "look at example.com",
+    "1111 2222 3333 4444 5555",
 )
 
 
@@ -145,6 +212,14 @@ def test_other_numbers_stay() -> None:
     """Dates, prices, versions, orders, code and roads without a house are left as they are."""
     changed = {text: cleaned for text in KEPT if (cleaned := without_personal(text)).n}
     assert changed == {}
+
+
+def test_overlapping_pieces_leave_nothing() -> None:
+    """Two rules of one kind that overlap make one placeholder; what a piece of another kind covers is not lost."""
+    assert without_personal("香港身份证A123456(3)。").text == "香港身份证<ID>。"
+    assert without_personal("0086 138 0013 8000").text == "<PHONE>"
+    assert without_personal("卡 4111 1111 1111 1111 12/26").text == "卡 <CARD> 12/26"
+    assert without_personal("110101199003072930 13800138000").text == "<ID> <PHONE>"
 
 
 def test_only_chosen_kinds_are_replaced() -> None:

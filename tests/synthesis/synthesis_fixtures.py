@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_endpoint import FakeEndpoint
 from scripted_model import saying
 
@@ -54,6 +55,22 @@ def made_by(out: Path, *arguments: str) -> tuple[list[dict[str, Any]], list[dict
     run(["synth", recipe, str(out), *flags])
     report = json.loads((out / "report.json").read_text())
     return lines_of(out / "records.jsonl"), lines_of(out / "rejected.jsonl"), report
+
+
+def check_accounts(
+    records: list[dict[str, Any]], rejected: list[dict[str, Any]], report: dict[str, Any], model: str = "m"
+) -> None:
+    """Each request was answered or failed, each item came out or was rejected, and the costs add up."""
+    steps, facts = rows_of(report, "Steps"), dict(report["facts"])
+    assert all(step["requests"] == step["answered"] + step["failed"] for step in steps)
+    assert facts["records"] == len(records) == steps[-1]["out"] and facts["rejected"] == len(rejected)
+    assert sum(step["rejected"] for step in steps) == len(rejected)
+    assert sum(line["cost"] for line in [*records, *rejected]) == pytest.approx(facts["cost"])
+    assert all(line["reason"] and line["parents"] for line in rejected)
+    ids = [record["id"] for record in records]
+    assert len(set(ids)) == len(ids)
+    assert all(set(record["model"].split(", ")) == {model} for record in records)
+    assert all(record["parents"] and record["recipe"] for record in records)
 
 
 def config_of(server: FakeEndpoint, **settings: Any) -> EndpointConfig:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_endpoint import faking
 from scripted_model import bad_model, fault, model, number_of, stalling_model
-from synthesis_fixtures import flags_of, made_by, rows_of
+from synthesis_fixtures import check_accounts, flags_of, made_by
 
 from babyllm.chat.formats import FormatConfig, to_conversation
 from babyllm.chat.preferences import PreferencePair, to_preference
@@ -19,19 +19,6 @@ from babyllm.synthesis.recipe import BUILT_IN, read_recipe
 MORE = {"code": ["--n=4"], "self_instruct": ["--n=12"]}
 FAULTS = {"refused": "request failed", "never": "request failed", "cut short": "cut at max_tokens"}
 FAULTS |= {"long": "longer than 200,000 characters", "controls": "control characters", "nonsense": "no JSON"}
-
-
-def check_accounts(records: list[dict[str, Any]], rejected: list[dict[str, Any]], report: dict[str, Any]) -> None:
-    """Each request was answered or failed, each item came out or was rejected, and the costs add up."""
-    steps, facts = rows_of(report, "Steps"), dict(report["facts"])
-    assert all(step["requests"] == step["answered"] + step["failed"] for step in steps)
-    assert facts["records"] == len(records) == steps[-1]["out"] and facts["rejected"] == len(rejected)
-    assert sum(step["rejected"] for step in steps) == len(rejected)
-    assert sum(line["cost"] for line in [*records, *rejected]) == pytest.approx(facts["cost"])
-    assert all(line["reason"] and line["parents"] for line in rejected)
-    ids = [record["id"] for record in records]
-    assert len(set(ids)) == len(ids)
-    assert all(record["model"] == "m" and record["parents"] and record["recipe"] for record in records)
 
 
 def shows(said: str, kind: str) -> bool:
@@ -105,3 +92,21 @@ def test_every_request_is_accounted_for(name: str, tmp_path: Path, inputs: Path)
             assert n == n_expected.get(fault(said), 1)
     expected = {reason for kind, reason in FAULTS.items() if any(shows(said, kind) for said in of_prompts)}
     assert expected <= {line["reason"] for line in rejected}
+
+
+def test_earlier_turns_stay_in_the_records(tmp_path: Path, inputs: Path) -> None:
+    """Answers to a last question are made, judged and written with the conversation before it."""
+    turns = [("system", "be kind"), ("user", "first question"), ("assistant", "first answer"), ("user", "and then?")]
+    messages = [{"role": role, "content": text} for role, text in [*turns, ("assistant", "a bad second answer")]]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": messages}))
+    with faking(model) as server:
+        flags = [*flags_of(server, inputs, "", "en"), f"--inputs={tmp_path / 'chats.jsonl'}"]
+        pairs, _, _ = made_by(tmp_path / "pairs", "pairs", *flags, "--set={samples: 8, margin: 1}")
+        judged = [said for said in server.asked if "strict judge" in said]
+        rewritten, _, _ = made_by(tmp_path / "rewritten", "rewrite", *flags)
+    assert [message["content"] for message in pairs[0]["prompt"]] == [text for _, text in turns]
+    assert judged and all("User: first question\n\nAssistant: first answer" in said for said in judged)
+    assert len(rewritten) > 2
+    for record in rewritten:
+        *before, asked, answer = record["messages"]
+        assert before == messages[:3] and asked["content"].startswith("and then?\n") and answer["role"] == "assistant"

@@ -28,6 +28,7 @@ Item = tuple[Sequence[Mapping[str, Any]], str]
 _LINE = re.compile(
     r"^\W{0,6}(task|difficulty|quality|safety)\W{0,6}[:：=]\W{0,6}([a-z]+|[1-5](?:\.\d+)?)\b", re.M | re.I
 )
+_TAGS = re.compile(r"<\s*/?\s*(?:conversation|answer)\b[^<>]{0,80}>", re.IGNORECASE)  # texts must not end theirs early
 _SHOWN = 4000  # characters of a question or an answer that a judge reads, half of them from its end
 _GOOD, _BAD = 5.0, 1.0
 
@@ -58,7 +59,9 @@ def _filled(prompt: str, messages: Sequence[Mapping[str, Any]], answer: str) -> 
 def _cut(text: str) -> str:
     half = _SHOWN // 2
     text = text if len(text) <= _SHOWN else f"{text[:half]}\n[...]\n{text[-half:]}"
-    return re.sub(r"</?(?:conversation|answer)>", "", text, flags=re.IGNORECASE)  # so that none of them ends early
+    while text != (without := _TAGS.sub("", text)):  # again, for what is left may make another tag
+        text = without
+    return text
 
 
 def _with(labels: Labels, text: str) -> Labels:

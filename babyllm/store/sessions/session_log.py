@@ -108,7 +108,8 @@ class SessionLog:
             line: JSON values; `kind` says which they are.
 
         Returns:
-            What becomes whether the line is on the disk; a failure is logged.
+            What becomes whether the line is on the disk; a failure is logged. A caller that no longer waits may cancel
+            it; the line is stored all the same.
         """
         dated = {"time": self._now().isoformat(timespec="milliseconds"), **line}
         # Clients can send lone surrogates, which have no UTF-8; JSON has an escape for them.
@@ -159,7 +160,8 @@ class SessionLog:
                 is_written = False
                 logger.warning("%s: %d sessions are not stored: %s", self._directory, len(batch), error.strerror)
             for line in batch:
-                line.is_written.set_result(is_written)
+                if line.is_written.set_running_or_notify_cancel():
+                    line.is_written.set_result(is_written)
 
     def _append(self, content: bytes) -> None:
         """Write lines, all or none of them.
@@ -182,11 +184,18 @@ class SessionLog:
                     left = left[os.write(descriptor, left) :]
                 os.fsync(descriptor)
             except OSError:
-                os.ftruncate(descriptor, before)
+                self._cut(descriptor, before)
                 raise
             self._size = before + len(content)
         finally:
             os.close(descriptor)
+
+    def _cut(self, descriptor: int, size: int) -> None:
+        """Take back what was written of some lines; a file that cannot be cut gets no further ones."""
+        try:
+            os.ftruncate(descriptor, size)
+        except OSError:
+            self._file = None
 
     def _prune(self, n_bytes: int = 0) -> None:
         """Delete files that have expired, and the oldest ones while all are too large; never the current one."""

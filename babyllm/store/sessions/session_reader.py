@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from babyllm.errors import UserError
 from babyllm.store.sessions.session_log import ANSWER, RATING, session_files
@@ -105,7 +105,9 @@ class SessionReader:
         """
         if not self.directory.is_dir() or not (files := session_files(self.directory)):
             raise UserError(f"{self.directory}: has no stored sessions; `babyllm serve --log=DIR` stores them")
-        self._files = files
+        # What is written while the log is read belongs to the next reading.
+        self._sizes = {file: size for file in files if (size := _size(file)) is not None}
+        self._files = files = list(self._sizes)
         self._answers: dict[str, _Known] = {}
         self._ends: dict[tuple[str, bytes], _Known] = {}  # by who asks, and what was said including the answer
         self._by_end: dict[bytes, list[_Known]] = {}
@@ -123,8 +125,8 @@ class SessionReader:
 
     @property
     def digest(self) -> str:
-        """A hash of the names and sizes of the files, which only grow."""
-        sizes = [f"{file.name} {file.stat().st_size}" for file in self._files]
+        """A hash of the names of the files and of how much of them was read; they only grow."""
+        sizes = [f"{file.name} {size}" for file, size in self._sizes.items()]
         return blake2b("\n".join(sizes).encode(), digest_size=16).hexdigest()
 
     def sessions(self) -> Iterator[list[LoggedAnswer]]:
@@ -138,9 +140,9 @@ class SessionReader:
 
     def _lines(self, number: int) -> Iterator[tuple[int, Json]]:
         """The place and the value of each line of a file; what a crash has cut short is counted and left out."""
-        with self._files[number].open("rb") as file:
-            offset = 0
-            for content in file:
+        with self._open(number) as file:
+            offset, size = 0, self._sizes[self._files[number]]
+            while offset < size and (content := file.readline(size - offset)):
                 value = _value(content)
                 if value is None:
                     self.n["lines that cannot be read"] += 1
@@ -148,10 +150,22 @@ class SessionReader:
                     yield offset, value
                 offset += len(content)
 
+    def _open(self, number: int) -> BinaryIO:
+        """A file of the log.
+
+        Raises:
+            UserError: the server deleted it in the meantime, since it expired.
+        """
+        try:
+            return self._files[number].open("rb")
+        except FileNotFoundError:
+            raise UserError(f"{self._files[number]}: expired while the log was read; run the command again") from None
+
     def _join(self, line: Json, file: int, offset: int) -> None:
         messages, who = _messages(line.get("messages")), f"{line.get('user', '')}\0{line.get('session', '')}"
         answers = line.get("answers")
-        if not messages or not isinstance(answers, list) or not isinstance(line.get("id"), str):
+        is_whole = isinstance(answers, list) and all(isinstance(one, Mapping) for one in answers)
+        if not messages or not is_whole or not isinstance(line.get("id"), str):
             self.n["lines that cannot be read"] += 1
             return
         before = said_digest(messages)
@@ -189,7 +203,7 @@ class SessionReader:
         known.correction = str(rating.get("correction") or known.correction)
 
     def _read(self, known: _Known) -> LoggedAnswer:
-        with self._files[known.place.file].open("rb") as file:
+        with self._open(known.place.file) as file:
             file.seek(known.place.offset)
             line = _value(file.readline()) or {}
         answer = line["answers"][known.place.number]
@@ -206,6 +220,14 @@ class SessionReader:
             is_last=known.is_last,
             tools=line.get("tools") or (),
         )
+
+
+def _size(file: Path) -> int | None:
+    """The size of a file in bytes; None if it has expired."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _value(content: bytes) -> Json | None:

@@ -68,6 +68,15 @@ def transcribe(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejec
         yield item.with_values({"transcript": "\n\n".join(lines)})
 
 
+def add_wish(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
+    """The messages of each item, with the text `wish` after the last question."""
+    for item in items:
+        messages = list(item.values["messages"])
+        last = max(i for i, message in enumerate(messages) if message["role"] == "user")
+        messages[last] = {**messages[last], "content": f"{messages[last]['content']}\n{item.values['wish']}"}
+        yield item.with_values({"messages": messages})
+
+
 def note_turn(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
     """The list `turns` of each item, with the variant of its last step added."""
     for item in items:
@@ -172,6 +181,7 @@ CHANGES: dict[str, Change] = {
     "start_messages": start_messages,
     "continue_messages": continue_messages,
     "transcribe": transcribe,
+    "add_wish": add_wish,
     "note_turn": note_turn,
     "gather_context": gather_context,
     "place_key": place_key,

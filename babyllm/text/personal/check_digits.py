@@ -6,6 +6,7 @@ from datetime import date
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CHECKS = "10X98765432"
+_TAIWAN_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # in the order of their numbers, from 10 on
 
 
 def is_chinese_id(number: str) -> bool:
@@ -33,6 +34,13 @@ def is_hong_kong_id(letters: str, digits: str, check: str) -> bool:
     values = [36 if c == " " else ord(c) - ord("A") + 10 for c in padded] + [int(c) for c in digits]
     rest = -sum(value * weight for value, weight in zip(values, range(9, 1, -1), strict=True)) % 11
     return check == ("A" if rest == 10 else str(rest))
+
+
+def is_taiwan_id(number: str) -> bool:
+    """Whether a letter and nine digits, such as A123456789, are a number of Taiwan's identity card."""
+    first = _TAIWAN_LETTERS.index(number[0]) + 10
+    weighted = (int(digit) * weight for digit, weight in zip(number[1:], (8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True))
+    return (first // 10 + first % 10 * 9 + sum(weighted)) % 10 == 0
 
 
 def is_card(number: str) -> bool:

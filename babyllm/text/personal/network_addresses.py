@@ -7,8 +7,16 @@ import re
 from collections.abc import Iterator
 
 Place = tuple[int, int]
+_LOCAL = r"(?<![A-Za-z0-9])[A-Za-z0-9_][A-Za-z0-9._%+-]{0,63}"
 _EMAIL = re.compile(
-    r"(?<![A-Za-z0-9.%+_-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9(@])"
+    rf"{_LOCAL}@(?:[A-Za-z0-9-]{{1,63}}\.){{0,5}}[A-Za-z0-9-]{{1,63}}"
+    r"(?:\.[A-Za-z]{2,24}|。(?:com|cn|net|org))(?![A-Za-z0-9(@])"
+)
+# Of well-known providers also with spaces, and with other words for @.
+_PROVIDERS = "qq|163|126|139|189|gmail|googlemail|outlook|hotmail|live|yahoo|icloud|foxmail|sina|sohu|aliyun|yeah"
+_OF_PROVIDER = re.compile(
+    rf"{_LOCAL}(?:\s?[@#]\s?|\s?\(a\)\s?|艾特|\sat\s)(?:vip\.)?(?:{_PROVIDERS})\s?[.。点]\s?(?:com|cn|net)(?![A-Za-z0-9(@])",
+    re.IGNORECASE,
 )
 _AT, _DOT = (
     r"\s?(?:\[at\]|\(at\)|\{at\}|#at#|【at】|\sat\s)\s?",
@@ -36,6 +44,7 @@ def email_addresses(text: str) -> Iterator[Place]:
     """Where a text has e-mail addresses, also such as name [at] example [dot] com."""
     if "@" in text:
         yield from (found.span() for found in _EMAIL.finditer(text))
+    yield from (found.span() for found in _OF_PROVIDER.finditer(text))
     if "at" in text.lower():
         for found in _SPELLED.finditer(text):
             if re.search(r"[\[({#【]at", found[0], re.IGNORECASE) or re.search(r"\sdot\s", found[0], re.IGNORECASE):

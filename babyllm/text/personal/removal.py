@@ -24,8 +24,14 @@ RULES: Mapping[str, Callable[[str], Iterator[tuple[int, int]]]] = {
 }
 """The kinds of personal data; where two overlap, the earlier one counts."""
 PLACEHOLDERS = {kind: f"<{kind.upper()}>" for kind in RULES}
-_INVISIBLE = frozenset("\u00ad\u200b\u200c\u200d\u2060\ufeff")
-_WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20, 0xA0: 0x20, 0x2010: 0x2D, 0x2011: 0x2D, 0x2013: 0x2D}
+# Of no width, or marks of direction, or what makes a digit a picture of a key.
+_INVISIBLE = frozenset("\u00ad\u180e\u2060\ufe0e\ufe0f\u20e3\ufeff") | {
+    *map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+}
+_WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20, 0xA0: 0x20, 0x2212: 0x2D}
+_WIDE |= dict.fromkeys(range(0x2010, 0x2016), 0x2D)  # hyphens and dashes
+_WIDE |= {0x2460 + i: 0x31 + i for i in range(9)} | {0x2776 + i: 0x31 + i for i in range(9)} | {0x24EA: 0x30}  # circled
+_WIDE |= {0x1D7CE + i: 0x30 + i % 10 for i in range(50)}  # of mathematics
 
 
 class Cleaned(NamedTuple):
@@ -65,7 +71,8 @@ def without_personal(text: str, kinds: Sequence[str] = tuple(RULES)) -> Cleaned:
     found: list[tuple[int, int, str]] = []
     for kind in (name for name in RULES if name in kinds):
         taken = [(start, end) for start, end, _ in found]
-        found += [(start, end, kind) for start, end in _apart(sorted(RULES[kind](plain)), sorted(taken))]
+        free = _free(sorted(RULES[kind](plain)), sorted(taken))
+        found += [(start, end, kind) for start, end in _joined(free, plain)]
     if not found:
         return Cleaned(text, {})
     pieces, at, n = [], 0, dict.fromkeys((kind for _, _, kind in found), 0)
@@ -85,12 +92,29 @@ def _readable(text: str) -> tuple[str, Sequence[int]]:
     return "".join(wide[i] for i in places), places
 
 
-def _apart(found: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The places that overlap neither each other nor those taken; both are in rising order."""
-    end, at = 0, 0
+def _free(found: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The places, those that overlap as one, without what is taken; all are in rising order, and so is the result."""
+    at, end = 0, 0
     for start, stop in found:
-        while at < len(taken) and taken[at][1] <= start:
-            at += 1
-        if start >= end and stop > start and not (at < len(taken) and taken[at][0] < stop):
-            yield start, stop
-            end = stop
+        start = max(start, end)
+        end = max(end, stop)
+        while start < stop:
+            while at < len(taken) and taken[at][1] <= start:
+                at += 1
+            first, last = taken[at] if at < len(taken) else (stop, stop)
+            if start < first:
+                yield start, min(first, stop)
+            start = max(start, last)
+
+
+def _joined(places: Iterator[tuple[int, int]], text: str) -> Iterator[tuple[int, int]]:
+    """Places that touch as one; those without a letter or digit are left out."""
+    open_at, end = -1, -1
+    for start, stop in places:
+        if start != end:
+            if end > open_at and any(map(str.isalnum, text[open_at:end])):
+                yield open_at, end
+            open_at = start
+        end = stop
+    if end > open_at and any(map(str.isalnum, text[open_at:end])):
+        yield open_at, end
