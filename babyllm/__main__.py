@@ -37,6 +37,7 @@ COMMANDS = {
     "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
+    "label": "making",
     "merge-lora": "training",
     "mix": "use",
     "plan": "training",
@@ -64,8 +65,8 @@ COMMANDS = {
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
-    *("predict", "records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
+    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "label", "merge-lora"),
+    *("mix", "predict", "records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
     *("train-tokenizer", "turns", "upload"),
 )
 

@@ -46,8 +46,8 @@ def judged(items: Sequence[Item], labels: Sequence[Labels], language: Literal["e
     requests = [Request([{"role": "user", "content": _filled(prompt, *item)}]) for item in items]
     replies = ask(requests)
     return [
-        one if reply.error or reply.finish == LENGTH else _with(one, reply.text)
-        for one, reply in zip(labels, replies, strict=True)
+        one if reply.error or reply.finish == LENGTH else _with(one, reply.text, bool(answer.strip()))
+        for (_, answer), one, reply in zip(items, labels, replies, strict=True)
     ]
 
 
@@ -64,8 +64,8 @@ def _cut(text: str) -> str:
     return text
 
 
-def _with(labels: Labels, text: str) -> Labels:
-    """The labels that the last lines of a reply name, or those that were known."""
+def _with(labels: Labels, text: str, is_answered: bool) -> Labels:
+    """The labels that the last lines of a reply name, or those that were known; a question alone has no quality."""
     said = text.rpartition("</think>")[2].strip().splitlines()
     found = {name.lower(): value.lower() for name, value in _LINE.findall("\n".join(said[-6:]))}
     right = (
@@ -81,7 +81,7 @@ def _with(labels: Labels, text: str) -> Labels:
         labels,
         task=found["task"],
         difficulty=found["difficulty"],
-        quality=quality,
+        quality=quality if is_answered else None,
         safety=found["safety"],
         by="judge",
     )
@@ -108,8 +108,9 @@ def classified(items: Sequence[Item], labels: Sequence[Labels], classifiers: Map
     """
     found = list(labels)
     for name, model in classifiers.items():
-        texts: list[str | tuple[str, str]] = [_text(item, name) for item in items]
-        for i, shares in enumerate(model.label_probabilities(texts)):
+        asked = [i for i, (_, answer) in enumerate(items) if name != "quality" or answer.strip()]
+        texts: list[str | tuple[str, str]] = [_text(items[i], name) for i in asked]
+        for i, shares in zip(asked, model.label_probabilities(texts), strict=True):
             best = max(shares, key=lambda label: shares[label])
             value: Any = _quality(best) if name == "quality" else best
             found[i] = replace(found[i], **{name: value}, by="classifier")
