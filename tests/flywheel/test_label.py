@@ -22,7 +22,7 @@ SAID = "task: maths\ndifficulty: hard\nquality: 4\nsafety: safe"
 
 @pytest.fixture
 def chats(tmp_path: Path) -> Path:
-    """Twelve conversations, a preference, a question alone, and what is no record."""
+    """Twelve conversations, a preference, a question alone, and a line that is none of these."""
     lines: list[Any] = [{"id": i, "prompt": f"翻译第 {i} 句", "answer": f"Sentence {i}."} for i in range(12)]
     lines[3]["task"], lines[4]["labels"] = "own", "old"
     lines += [{"prompt": "2 + 2 = ?", "chosen": "4", "rejected": "5"}, {"prompt": "Who was first?"}, {"nothing": 1}]
@@ -46,7 +46,7 @@ def answering(text: str) -> Callable[[str, int], Answer]:
 
 
 def test_rules_label_without_asking(chats: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Records keep their fields and order, unread ones are told, and the report counts each label."""
+    """Records keep their fields and order, unread ones are named, and the report counts each label."""
     found = labelled(chats, tmp_path / "out")
     assert [one["id"] for one in found[:12]] == list(range(12)) and found[12]["chosen"] == "4"
     assert found[0]["task"] == "translation" and found[3]["task"] == "own"
@@ -104,8 +104,8 @@ def test_several_judges_and_a_budget(chats: Path, tmp_path: Path, capsys: pytest
         (tmp_path / "endpoints.yaml").write_text("\n".join(lines))
         several = f"--endpoints={tmp_path / 'endpoints.yaml'}"
         found = labelled(chats, tmp_path / "out", several, "--budget.cost=25")
-        told = capsys.readouterr()
-        assert "the budget is used up" in told.out + told.err
+        shown = capsys.readouterr()
+        assert "the budget is used up" in shown.out + shown.err
         assert sum(one["labels"]["by"] == "judge" for one in found) == 5 == one.asked.total() + two.asked.total()
         found = labelled(chats, tmp_path / "out", several, "--budget.cost=100")
         assert {record["labels"]["by"] for record in found} == {"judge"}

@@ -51,7 +51,7 @@ def label_records(
     Args:
         inputs: files and folders of conversations, preferences or prompts.
         out: directory of the result.
-        config: who gives labels.
+        config: who labels.
         budget: what all endpoints together may spend.
         format: fields of the records.
 

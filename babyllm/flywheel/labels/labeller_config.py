@@ -1,4 +1,4 @@
-"""Settings of labels: who gives them."""
+"""Settings of labels: who labels records."""
 
 from __future__ import annotations
 

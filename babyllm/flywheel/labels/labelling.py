@@ -1,4 +1,4 @@
-"""Labels by everybody who gives some: rules first, then a judge, then classifiers, each in place of the one before."""
+"""Labels of rules first, then those of a judge, then those of classifiers, each in place of the one before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Labelling:
     """Labels records.
 
     Args:
-        config: who gives labels.
+        config: who labels.
         ask: function that returns the judge's replies; None without a judge.
 
     Raises:
