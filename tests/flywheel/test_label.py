@@ -22,7 +22,7 @@ SAID = "task: maths\ndifficulty: hard\nquality: 4\nsafety: safe"
 
 @pytest.fixture
 def chats(tmp_path: Path) -> Path:
-    """Twelve conversations, a preference, a question alone, and a line that is none of these."""
+    """Twelve conversations, a preference, a question alone, and a line that cannot be read."""
     lines: list[Any] = [{"id": i, "prompt": f"翻译第 {i} 句", "answer": f"Sentence {i}."} for i in range(12)]
     lines[3]["task"], lines[4]["labels"] = "own", "old"
     lines += [{"prompt": "2 + 2 = ?", "chosen": "4", "rejected": "5"}, {"prompt": "Who was first?"}, {"nothing": 1}]
