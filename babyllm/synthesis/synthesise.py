@@ -25,6 +25,7 @@ from babyllm.pipeline.report_markdown import as_markdown
 from babyllm.synthesis.made_items import Item, Rejection
 from babyllm.synthesis.recipe import Language, Recipe, Step
 from babyllm.synthesis.record_forms import STEP, record_of, rejected_line, unread_line
+from babyllm.synthesis.sources.existing_texts import existing_texts
 from babyllm.synthesis.sources.recipe_inputs import Found, Inputs, items_of
 from babyllm.synthesis.steps.prompt_texts import schema_of, stand_in
 from babyllm.synthesis.steps.run_steps import Making
@@ -50,6 +51,7 @@ class Job:
         seed: seed of all draws.
         structured: whether requests name the JSON schema that is wanted.
         tries: number of times that a request is made whose reply cannot be read.
+        against: files of conversations or prompts that no record may repeat.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Job:
     seed: Seed
     structured: bool
     tries: int
+    against: Sequence[Path] = ()
 
     def making(self, ask: Callable[[Sequence[Request], Step], Iterator[Reply]]) -> Making:
         """The recipe at work with a function that returns replies."""
@@ -91,11 +94,13 @@ def synthesise(job: Job, out: Path) -> tuple[Report, dict[str, Spending]]:
     Raises:
         UserError: an input, a setting or an endpoint is at fault, or no record was kept; then the reasons are in `out`.
     """
-    require_apart(out, job.inputs.files)
+    require_apart(out, [*job.inputs.files, *job.against])
     found = items_of(job.recipe, job.inputs)
+    against = existing_texts(job.against, job.inputs.format)
     with _written(out) as work:
         with Client(job.endpoints, out / CACHE, budget=job.budget) as client:
             making = job.making(lambda requests, step: client.replies(requests))
+            making.against = against
             records = _records(making, found.items, job)
         report = synthesis_report(making, records, found, is_priced(job.endpoints), _facts(job))
         rejected = [rejected_line(one, is_priced(job.endpoints)) for one in making.rejections]
@@ -151,6 +156,8 @@ def _facts(job: Job) -> list[tuple[str, str]]:
     facts = [("recipe", job.recipe.name), ("language", job.language)]
     if job.options:
         facts.append(("options", json.dumps(dict(job.options), ensure_ascii=False)))
+    if job.against:
+        facts.append(("against", ", ".join(map(str, job.against))))
     for name, one in job.endpoints.items():
         facts.append((f"endpoint {name}".strip(), f"{one.model} at {one.url}"))
     return facts

@@ -35,6 +35,7 @@ class Flags:
         show: whether to print the recipe, which can be changed and given as a file, and nothing else.
         inputs: file or folder, or [several], that the recipe starts from; see its source in `--list`.
         topics: list of topics, for a recipe that starts from topics.
+        against: file or folder, or [several], of conversations or prompts; near-duplicates of them are refused, too.
         n: number of inputs that are drawn, or of items to begin with; null takes all inputs, or one for each task,
             topic or tool.
         language: language of the prompts.
@@ -53,6 +54,7 @@ class Flags:
     show: bool = False
     inputs: Paths = field(default_factory=lambda: [])
     topics: Texts = field(default_factory=lambda: [])
+    against: Paths = field(default_factory=lambda: [])
     n: Count | None = None
     language: Literal["en", "zh"] = "en"
     set: dict[str, Any] = field(default_factory=dict)
@@ -122,7 +124,9 @@ def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
             f"--set: {recipe.name} has no option {unknown[0]}; it has {', '.join(recipe.options) or 'none'}"
         )
     options = {**recipe.options, **flags.set}
-    files = [Path(one) for one in ([flags.inputs] if isinstance(flags.inputs, str) else flags.inputs)]
+    files, against = (
+        [Path(one) for one in ([paths] if isinstance(paths, str) else paths)] for paths in (flags.inputs, flags.against)
+    )
     inputs = Inputs(files, flags.topics, flags.n, flags.language, flags.seed, flags.format, options)
     return Job(
         recipe=recipe,
@@ -135,4 +139,5 @@ def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
         seed=flags.seed,
         structured=flags.structured,
         tries=flags.tries,
+        against=against,
     )
