@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +116,26 @@ def test_several_judges_and_a_budget(chats: Path, tmp_path: Path, capsys: pytest
         assert one.asked.total() + two.asked.total() == 14 and one.asked and two.asked
         with pytest.raises(UserError, match="give one of them"):
             labelled(chats, tmp_path / "out", several, *flags_of(one))
+
+
+def test_a_killed_call_goes_on(chats: Path, tmp_path: Path) -> None:
+    """After kill -9 the same command asks only for the rest, and has every label."""
+    with faking(answering(SAID)) as judge:
+        command = ["label", str(chats), str(tmp_path / "out"), *flags_of(judge, "--endpoint.concurrency=2")]
+        judge.choose = lambda said, n: (judge.is_open.clear() if judge.asked.total() == 6 else None) or says(SAID)
+        worker = subprocess.Popen([sys.executable, "-m", "babyllm", *command], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while judge.asked.total() < 7 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(20)
+        n = judge.asked.total()
+        judge.choose = answering(SAID)
+        judge.is_open.set()
+        run(command)
+        found = [json.loads(line) for line in (tmp_path / "out/records.jsonl").read_text("utf-8").splitlines()]
+        assert 6 < n < 14 <= judge.asked.total() <= 14 + 3 and max(judge.asked.values()) <= 2
+    assert {one["labels"]["by"] for one in found} == {"judge"} and len(found) == 14
 
 
 def test_classifiers_label(chats: Path, tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer) -> None:
