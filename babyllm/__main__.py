@@ -38,6 +38,7 @@ COMMANDS = {
     "inspect": "corpus",
     "judge": "use",
     "label": "making",
+    "lr-range": "runs",
     "merge-lora": "training",
     "mix": "use",
     "plan": "training",
@@ -45,6 +46,7 @@ COMMANDS = {
     "predict": "use",
     "pretrain": "training",
     "records": "making",
+    "report": "corpus",
     "reward": "training",
     "sample": "use",
     "serve": "use",
@@ -61,12 +63,13 @@ COMMANDS = {
     "upload": "training",
 }
 """The folder of each command's module in `babyllm.commands`."""
-# Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
+# The stages of training. They and `lr-range` read their own flags and may start other processes.
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
+OWN_FLAGS = (*STAGES, "lr-range")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "label", "merge-lora"),
-    *("mix", "predict", "records", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
+    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "label", "merge-lora", "mix"),
+    *("predict", "records", "report", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
     *("train-tokenizer", "turns", "upload"),
 )
 
@@ -94,7 +97,7 @@ def run(argv: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
     module = _module(name)
-    if name in STAGES:
+    if name in OWN_FLAGS:
         module.main(argv[1:])
         return
     arguments, given = _split_arguments(argv[1:])

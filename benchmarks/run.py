@@ -19,7 +19,12 @@ from pathlib import Path
 from benchmarks import figures, history
 
 # What needs something that only a person can choose, and what that is.
-BY_HAND = {"recipes": "a file of recipes", "crowd": "a running server", "load": "a running server"}
+BY_HAND = {
+    "recipes": "a file of recipes",
+    "crowd": "a running server",
+    "load": "a running server",
+    "joined_turns": "a classifier",
+}
 
 
 def benchmarks() -> dict[str, str]:

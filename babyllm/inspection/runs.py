@@ -1,20 +1,22 @@
-"""A report on a run directory: its checkpoints, its newest metrics, and its configuration in brief."""
+"""A report on a run directory: checkpoints, newest metrics, whether the loss is normal, configuration in brief."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from babyllm.errors import UserError
 from babyllm.pipeline.report import Fact, Report, Table
 from babyllm.run_directory import CONFIG, latest, step_directories
+from babyllm.run_report.run_facts import read_config
+from babyllm.training.curves.curve_facts import Curve
+from babyllm.training.curves.finding_texts import LOSS_PAGE
+from babyllm.training.curves.loss_review import findings_of_run
+from babyllm.training.curves.reference_curves import references_of_run
 from babyllm.training.recording.records import read_metrics
 
 
 def run_report(directory: Path) -> Report:
-    """A report on a run: checkpoints, the newest value of every metric, configuration by section.
+    """A report on a run: checkpoints, newest metrics, findings on its loss and known losses, configuration by section.
 
     Raises:
         UserError: its metrics or its configuration are damaged.
@@ -34,22 +36,30 @@ def run_report(directory: Path) -> Report:
     sections = {name: value for name, value in config.items() if isinstance(value, dict)}
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     brief = [[name, _brief(section)] for name, section in [("", plain), *sections.items()]]
-    return Report(f"run: {directory}", facts, [metrics, Table("configuration", ["section", "values"], brief)])
+    of_loss = [_findings(directory), _known_losses(directory)]
+    configuration = Table("configuration", ["section", "values"], brief)
+    return Report(f"run: {directory}", facts, [metrics, *of_loss, configuration])
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The values in a run's config.yaml, by section.
+def _findings(directory: Path) -> Table:
+    """What is unusual about the run's loss."""
+    found = findings_of_run(directory)
+    rows = [[one.severity, one.text, one.page] for one in found] or [
+        ["none", "nothing unusual about the loss", LOSS_PAGE]
+    ]
+    return Table("is the loss normal?", ["finding", "what was found", "page"], rows)
 
-    Raises:
-        UserError: the file is not a configuration.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: is not the configuration of a run; is this a run directory?")
-    return config
+
+def _known_losses(directory: Path) -> Table:
+    """The run's loss beside those of runs that are known to have gone well, at the same number of steps or tokens."""
+    curve = Curve(list(read_metrics(directory)))
+    rows: list[list[str | float]] = []
+    for one in references_of_run(directory):
+        mine = curve.near(one.metric, one.steps[-1]) if one.steps else None
+        if mine is not None:
+            label = one.label + (f" ({one.note})" if one.note else "")
+            rows.append([label, round(one.steps[-1]), mine, one.values[-1], one.source])
+    return Table("known losses", ["curve", "at step", "this run", "known", "source"], rows)
 
 
 def _brief(section: dict[str, Any]) -> str:

@@ -22,7 +22,9 @@ PRESETS: dict[str, ModelConfig] = {
     ),
     "92m": ModelConfig(vocab_size=64794, n_layers=8, d_model=512, n_heads=8, d_ff=1376),
     "218m": ModelConfig(vocab_size=64794, n_layers=12, d_model=1024, n_heads=8, tie_embeddings=True),
-    "160m": ModelConfig(vocab_size=32006, n_layers=24, d_model=512, n_heads=8, d_ff=2752),
+    "160m": ModelConfig(
+        vocab_size=32006, n_layers=24, d_model=512, n_heads=16, d_ff=2752, rope_theta=1e6, norm_eps=1e-6
+    ),
     "1b": ModelConfig(
         vocab_size=32000, n_layers=22, d_model=2048, n_heads=32, n_kv_heads=4, d_ff=5632, max_seq_len=2048
     ),

@@ -28,7 +28,7 @@ from babyllm.publishing.model_files import (
     parameter_count,
     source_directory,
 )
-from babyllm.publishing.run_facts import RunFacts, read_run
+from babyllm.run_report.run_facts import RunFacts, read_run
 from babyllm.training.recording.plot import plot_losses
 
 Hub = Literal["huggingface", "modelscope"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import locale
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     import torch
@@ -313,6 +314,14 @@ def multiplies_bfloat16() -> bool:
     # These functions are private in PyTorch and may disappear.
     tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
     return any(test() for test in tests if test)
+
+
+def preferred_language() -> Literal["en", "zh"]:
+    """The language of this machine's user, of Chinese and English, by the variables of the locale or the system."""
+    named = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(name))), None)
+    with suppress(ValueError):  # a name that this system does not know
+        named = named or locale.getlocale()[0]
+    return "zh" if named and named.lower().startswith(("zh", "chinese")) else "en"
 
 
 def shows_colours(output: TextIO) -> bool:

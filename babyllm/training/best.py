@@ -6,21 +6,11 @@ import math
 from collections.abc import Collection, Mapping
 
 from babyllm.errors import UserError
+from babyllm.training.recording.better import is_better, is_lower_better
 from babyllm.training.state import TrainState
 
 LOSS = "all/loss"
 """The result by which a step is best unless a run names another one."""
-_LOWER = ("loss", "bpb")  # the last words of results of which a lower one is better
-
-
-def is_better(name: str, value: float, other: float) -> bool:
-    """Whether a value of a result is better than another: a lower loss, or a higher accuracy."""
-    return value < other if is_lower_better(name) else value > other
-
-
-def is_lower_better(name: str) -> bool:
-    """Whether a lower value of a result is better, by its name, such as "zh/bpb"."""
-    return name.endswith(_LOWER)
 
 
 def in_words(name: str) -> str:

@@ -13,24 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from babyllm.config import differences, dump, load
 from babyllm.data.stream_state import StreamState, gather
-from babyllm.errors import UserError
-from babyllm.files import write_bytes, write_json
+from babyllm.errors import UserError, in_one_line
 from babyllm.model.config import flops_per_token
 from babyllm.model.heads import writes
 from babyllm.optim.average import averaged, evaluated
 from babyllm.parallel.twin import readable, together, whole
-from babyllm.run_directory import CONFIG, point, step_directories, step_name
-from babyllm.runtime import environment, memory_bytes, peak_flops
+from babyllm.run_directory import point, step_directories, step_name
+from babyllm.runtime import memory_bytes, peak_flops
 from babyllm.runtime.health.wiring import sharing_hint
 from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.beginning import ENVIRONMENT, take, unwritable
+from babyllm.training.beginning import take, unwritable, write_config
 from babyllm.training.best import judge, judge_by, out_of_patience
 from babyllm.training.checkpoint import Saver, resume
 from babyllm.training.checkpoint import load as load_checkpoint
+from babyllm.training.curves.curve_facts import FIRST_LOSS, RunFacts, facts_of_state
 from babyllm.training.recording.log import RunLog
 from babyllm.training.recording.plot import PLOT_FILE
 from babyllm.training.recording.records import require_own_names
@@ -57,6 +56,7 @@ class Run:
         patience: evaluations in a row without a lower held-out loss that end the run; 0 never ends it.
         n_steps: number of steps of the plan.
         watching: criteria by which steps are judged.
+        facts: what the run is, by which its curve is judged; None does not judge it.
         losses: results of the last evaluation, by name.
     """
 
@@ -66,16 +66,17 @@ class Run:
     patience: int
     n_steps: int
     watching: WatchConfig
+    facts: RunFacts | None = None
     losses: dict[str, float] = field(default_factory=dict)
     _tokens_logged: int = 0
     _step_logged: int = 0
     _saved: int = -1
     _is_open: bool = True
 
-    def message(self, text: str) -> None:
-        """Print a line, on rank 0 alone."""
+    def message(self, text: str, *, is_kept: bool = True) -> None:
+        """Print a line, on rank 0 alone, and record it if it `is_kept`."""
         if self.log:
-            self.log.message(text)
+            self.log.message(text, is_kept=is_kept)
 
     def logging(self, steps: int, seq_len: int) -> Every:
         """Record loss, learning rate, speed, memory and the stream's numbers every `steps` steps.
@@ -93,7 +94,7 @@ class Run:
             if not peak:
                 peak.append(peak_flops(runtime.device, runtime.dtype) * runtime.world_size)
             busy_s, waited_s = state.take_times()
-            tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
+            tokens_per_s, is_first = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9), not self._step_logged
             self._tokens_logged, self._step_logged = state.tokens, state.step
             by_rank, advice = runtime.pace.report(waited_s)
             stream = state.stream.metrics()
@@ -113,6 +114,8 @@ class Run:
                 "mfu": tokens_per_s * flops / peak[0],
                 **by_rank,
             }
+            if is_first and len(state.memory.losses) == state.step:
+                values[FIRST_LOSS] = state.memory.losses[0]
             if state.scaler.is_enabled():
                 values["scaler_scale"] = state.scaler.get_scale()
             if self.log:
@@ -164,13 +167,13 @@ class Run:
         if self.log and self.losses:
             self.log.record(state.step, self.losses)
         rise = risen(state, result.get(state.best_by))
-        self.message(f"step {state.step}: {held_out_line(result)}{rise}")
+        self.message(f"step {state.step}: {held_out_line(result)}{rise}", is_kept=False)
         with averaged(state.average):
             shown = _read(show, state)
         if self.log:
             for i, (prompt, text) in enumerate(shown):
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
-                self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
+                self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160], is_kept=False)
 
     def renewing(self, change: Every) -> Every:
         """An action that changes the state of the stream; if the step is saved already, it is saved again.
@@ -223,7 +226,7 @@ class Run:
             self.saver.join()
             state.runtime.barrier()
 
-    def break_off(self, state: TrainState) -> None:
+    def break_off(self, state: TrainState, cause: BaseException) -> None:
         """Wait as `end` does, on this rank alone, after an error that is still to be reported; others are printed."""
         with state.runtime.patience():
             try:
@@ -232,7 +235,9 @@ class Run:
                 self.message(str(error))
         with suppress(UserError):
             if self.log:
+                self.log.end(f"ended by {type(cause).__name__}: {in_one_line(cause)}")
                 self.log.close(summary=False)
+                self.log.report()
 
     def close(self) -> None:
         """Refuse every later write."""
@@ -294,7 +299,7 @@ class Run:
         if state.runtime.is_main:
             if self.log:
                 self.log.close(summary=False)
-            self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps)
+            self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps, facts=self.facts)
 
 
 def _read(function: Callable[[TrainState], T], state: TrainState) -> T:
@@ -351,11 +356,12 @@ def open_run(
             patience=config.early_stop,
             n_steps=plan.n_steps,
             watching=config.watch,
+            facts=facts_of_state(config, state, plan),
             _saved=first_step if newest else -1,
         )
         run.begin_at(state)
         # After the records are cut, since the old ones were made with the configuration stored there.
-        changed = _write_config(directory, config) if runtime.is_main else []
+        changed = write_config(directory, config) if runtime.is_main else []
         remarks = [f"changed since the last start: {line}" for line in changed] if newest else lacking()
         for line in (*remarks, *filter(None, [judged_anew, sharing_hint()]), headline(state, plan, newest)):
             run.message(line)
@@ -363,33 +369,17 @@ def open_run(
         try:
             yield run
             run.end(state)
-        except BaseException:
-            run.break_off(state)
+        except BaseException as error:
+            run.break_off(state, error)
             raise
         finally:
             run.close()
         run.point(state)
         if run.log:
-            run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
+            run.log.end("; ".join(lines))
+            run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             best = state.best[1] if state.best and state.bad_evaluations else None
             can_write = tokenizer is not None and writes(state.model)
             how = {"has_tokenizer": can_write, "chats": chat_template is not None}
             print("\n".join(lines + hints(directory, state.best_by, best=best, **how)))
-
-
-def _write_config(directory: Path, config: RunConfig) -> list[str]:
-    path = directory / CONFIG
-    try:
-        changed = differences(load(type(config), path), config) if path.is_file() else []
-        lines = path.read_text(encoding="utf-8").splitlines() if changed else []
-        names = {line.strip().partition(":")[0] for line in lines}  # a key that was not there then has not changed
-        changed = [line for line in changed if "(absent)" in line or line.partition(":")[0].split(".")[-1] in names]
-    except UserError as e:
-        changed = [f"{path} was written by another version of babyllm ({e})"]
-    try:
-        write_bytes(path, dump(config).encode())
-        write_json(directory / ENVIRONMENT, environment())
-    except OSError as e:
-        raise unwritable(directory, e) from e
-    return changed

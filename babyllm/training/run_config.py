@@ -41,6 +41,8 @@ class RunConfig:
         best: result on held-out data by which a step is best, such as all/loss, zh/bpb or xcopa/acc_pmi; a lower loss
             or bpb is better, and a higher value of anything else.
         evaluate: tasks that the model is evaluated on at each evaluation.
+        reference_curve: curve drawn in grey in loss.png: auto chooses a built-in one of the same stage and of a model
+            of similar size, none draws none; or the name of a built-in curve, a run directory or a metrics.jsonl.
     """
 
     run_dir: PathText = "runs/run"
@@ -60,6 +62,7 @@ class RunConfig:
     early_stop: AnyCount = 0
     best: str = "all/loss"
     evaluate: TaskOptions = field(default_factory=TaskOptions)
+    reference_curve: PathText = "auto"
 
     def __post_init__(self) -> None:
         """Expand `~` in paths."""

@@ -31,7 +31,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add a copy of each file outside of docs/ that a page links to."""
     wanted: set[str] = set()
     for file in [file for file in files if file.src_uri.endswith(".md")]:
-        text = Path(file.abs_src_path).read_text(encoding="utf-8")
+        text = Path(str(file.abs_src_path)).read_text(encoding="utf-8")
         wanted.update(path for _, target, _ in _LINK.findall(text) if (path := _outside(file.src_uri, target)))
     for path in sorted(wanted):
         files.append(File.generated(config, f"{COPIES}/{path}.txt", content=(ROOT / path).read_text(encoding="utf-8")))

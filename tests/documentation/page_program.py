@@ -18,6 +18,7 @@ _TRAINING = ["--plan.steps=2", "--plan.warmup=0", "--runtime.processes=1", "--ru
 _SMALL = ["--data.seq_len=64", "--data.global_batch=4"]
 _ANSWERS = ["--data.max_new_tokens=8", "--data.eval_prompts=4", "--rollout.slots=4", "--data.global_batch=8"]
 SHORT = {
+    "train-tokenizer": ["--hard_vocab_limit=false"],
     "pretrain": [*_TRAINING, *_SMALL, "--data.eval_tokens=1000"],
     "sft": [*_TRAINING, "--data.global_batch=4", "--data.seq_len=128", "--data.eval_conversations=4"],
     "reward": [*_TRAINING, "--data.global_batch=4", "--data.eval_pairs=4"],
@@ -68,6 +69,7 @@ def _babyllm(arguments: list[str]) -> int:
 
 
 def _until_it_listens(command: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores Ctrl-C
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
         assert server.stdout is not None
         for line in server.stdout:

@@ -15,7 +15,21 @@ from babyllm.config import parse
 
 SCRIPTS = re.compile(r"train_(\w+)\.py$")
 ALL = [block for page in english_pages() for block in blocks(page, "bash")]
-OTHER_PROGRAMS = ("pip", "python", "torchrun", "tensorboard", "export", "ln", "cd", "make", "git", "curl", "echo", "cp")
+OTHER_PROGRAMS = (
+    "pip",
+    "python",
+    "torchrun",
+    "tensorboard",
+    "export",
+    "ln",
+    "cd",
+    "make",
+    "git",
+    "curl",
+    "echo",
+    "cp",
+    "head",
+)
 
 
 def babyllm_words(command: list[str]) -> list[str] | None:

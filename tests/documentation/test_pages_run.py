@@ -1,5 +1,6 @@
 """The commands of every page, run in order in a folder of their own, by the programs of `page_program.py`."""
 
+import itertools
 import json
 import os
 import re
@@ -18,7 +19,7 @@ PROGRAM = Path(__file__).with_name("page_program.py")
 CITIES = ["北京", "上海", "杭州", "成都", "西安", "南京", "武汉", "广州", "苏州", "青岛", "大连", "厦门"]
 THINGS = ["天气", "早点", "公园", "地铁", "书店", "饭馆", "茶馆", "夜市", "湖水", "老街", "博物馆", "大学"]
 WORDS = ["很好", "热闹", "安静", "便宜", "干净", "有名", "好吃", "漂亮", "拥挤", "一般", "新鲜", "古老"]
-_SECONDS = 900
+_SECONDS = 300
 
 
 def sentences(n: int, seed: int = 0) -> str:
@@ -38,13 +39,17 @@ def write_jsonl(path: Path, records: list[dict[str, object]]) -> None:
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
-def write_texts(folder: Path) -> None:
-    """What a reader has: texts, chats, pairs, prompts, questions."""
+def write_texts(folder: Path, documents: Iterator[str]) -> None:
+    """Folders of texts, ten documents a file; none is in two files, and they pass the default filters."""
     for name in ("texts", "raw", "new", "my_texts", "good"):
         (folder / name).mkdir()
         for i in range(40):
-            text = "\n".join(sentences(6, seed=1000 * len(name) + 10 * i + j) for j in range(3))
+            text = "\n".join(itertools.islice(documents, 10))
             (folder / name / f"{i:02}.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def write_records(folder: Path) -> None:
+    """What else a reader has: chats, pairs, prompts, questions."""
     chats: list[dict[str, object]] = []
     for i in range(120):
         turns = [("user", f"{CITIES[i % 12]}有什么{THINGS[i % 11]}？{i}"), ("assistant", sentences(1, seed=i))]
@@ -95,8 +100,8 @@ def shell(script: str, folder: Path, env: dict[str, str]) -> None:
     assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}"
 
 
+SAMPLE = "python train_pretrain.py --model.preset=nano"
 MODELS = """
-python train_pretrain.py --model.preset=nano
 python train_sft.py
 python train_reward.py
 python train_pretrain.py --data.path=texts --run_dir=runs/mine
@@ -111,9 +116,12 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what commands of pages name: texts, records and trained models, all small."""
     folder = tmp_path_factory.mktemp("pages") / "stand_ins"
     folder.mkdir()
-    write_texts(folder)
+    write_records(folder)
     shutil.copytree(ROOT / "configs", folder / "configs")
     shutil.copytree(ROOT / "examples", folder / "examples")
+    shell(SAMPLE, folder, environment(folder))
+    with (folder / "data/sample/raw.jsonl").open(encoding="utf-8") as lines:
+        write_texts(folder, (json.loads(line)["text"] for line in lines))
     shell(MODELS, folder, environment(folder))
     return folder
 

@@ -38,7 +38,7 @@ LAYERS = (
     ("chat_corpus",),
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
-    ("training", "serve", "rollouts", "selection"),
+    ("training", "run_report", "serve", "rollouts", "selection"),
     ("synthesis",),
     ("flywheel", "inspection", "studies", "records"),
     ("publishing",),

@@ -379,16 +379,16 @@ def test_the_micro_batch_suits_the_longest_stage(data: Path, runtime: Runtime) -
     assert micro == [[(8, 16)] * 8] * 2 + [[(8, 512)] * 8] * 2
 
 
-@pytest.mark.parametrize("name", ["anneal", "progressive"])
+@pytest.mark.parametrize("name", ["recipes/minicpm/pretrain", "pretrain/progressive"])
 def test_the_examples_fit_the_sample_corpus(name: str) -> None:
     """The example configurations with phases name domains of the sample and are valid."""
-    config = load(PretrainConfig, ROOT / "configs" / "pretrain" / f"{name}.yaml")
+    config = load(PretrainConfig, ROOT / "configs" / f"{name}.yaml")
     assert config.data.stages is not None
     tokens = {"news": 1_000_000.0, "reviews": 800_000.0}
     plan = config.plan.with_steps(14_000, config.data.global_batch)
     stages = place_phases(read_phases(config.data.stages, tokens, config.data.seq_len, tokens), plan.n_steps, 8)
     assert [set(stage.weights) for stage in stages] == [set(tokens)] * len(stages)
-    if name == "anneal":
+    if name == "recipes/minicpm/pretrain":
         assert stages[1].weights == {"news": 4, "reviews": 1}
         rates = [learning_rate(plan, step) for step in range(plan.n_steps)]
         falls = [step for step in range(1, plan.n_steps) if rates[step] < rates[step - 1]]

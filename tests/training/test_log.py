@@ -89,7 +89,7 @@ def test_a_record_is_on_disk_when_record_returns(tmp_path):
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (9, "")
-    (record,) = read_metrics(tmp_path)
+    (record,) = read_metrics(str(tmp_path))
     assert (record["loss"], record["val/wiki/loss"]) == (2.0, 3.0)
     assert scalars(tmp_path, "val/wiki/loss") == [(1, 3.0)]
 

@@ -49,11 +49,14 @@ def test_a_run_leaves_all_its_records(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "first"
     names = {path.name for path in folder.iterdir()}
     fixed = {".lock", "config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "latest", "loss.png"}
+    fixed |= {"messages.jsonl", "report.html"}
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
     # Step 6 is deleted unless it is the best.
     assert names - {"step_00000006"} == fixed | {events, "step_00000012"}
     assert (folder / "latest").read_text() == "step_00000012\n"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG") and (folder / events).stat().st_size > 1000
+
+    assert "report: runs/first/report.html" in done.stdout and "</html>" in (folder / "report.html").read_text()
 
     config = load(PretrainConfig, folder / "config.yaml")
     assert (config.model.d_model, config.plan.peak_lr, config.data.path) == (32, 0.01, str(data))

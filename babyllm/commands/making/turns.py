@@ -59,7 +59,7 @@ def run(flags: Flags, *arguments: str) -> None:
 
 
 def _report(flags: Flags, inputs: list[Path], out: Path) -> Report:
-    from babyllm.selection.turns.select_turns import REPLIES, make_pairs, select_turns
+    from babyllm.selection.turns.select_turns import REPLIES, make_pairs, rarity_in, select_turns
 
     if flags.pairs:
         return make_pairs(inputs, out, flags.pair)
@@ -68,6 +68,7 @@ def _report(flags: Flags, inputs: list[Path], out: Path) -> Report:
     from babyllm.selection.turns.turn_scorers import classifier_scorer, judge_scorer
 
     if flags.classifier:
-        return select_turns(inputs, out, flags.choice, classifier_scorer(Path(flags.classifier)))
+        scorer = classifier_scorer(Path(flags.classifier), rarity_in(inputs))
+        return select_turns(inputs, out, flags.choice, scorer)
     with judge_scorer(flags.endpoint, out / REPLIES) as scorer:
         return select_turns(inputs, out, flags.choice, scorer)

@@ -50,6 +50,11 @@ def best_overlap(train: Sequence[TurnPair], held_out: Sequence[TurnPair]) -> Ove
     return best[1]
 
 
+def predicted(rule: OverlapRule, pairs: Sequence[TurnPair]) -> NDArray[np.bool_]:
+    """Whether the turn of each pair follows, by a rule."""
+    return np.array([_share(pair, rule.n, rule.is_last) >= rule.least for pair in pairs])
+
+
 def _labels(pairs: Sequence[TurnPair]) -> NDArray[np.bool_]:
     return np.array([pair.label == FOLLOWS for pair in pairs])
 

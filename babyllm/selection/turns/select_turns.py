@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish,
 from babyllm.pipeline.report import Report, Table
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.selection.turns.overlap_baseline import best_overlap
+from babyllm.selection.turns.rarity import Rarity
 from babyllm.selection.turns.turn_config import PairConfig, TurnConfig
 from babyllm.selection.turns.turn_pairs import TurnPair, turn_pairs
 from babyllm.selection.turns.turn_scorers import Turn, TurnScorer
@@ -43,10 +44,7 @@ def make_pairs(inputs: Sequence[Path], out: Path, config: PairConfig) -> Report:
     Raises:
         UserError: a file cannot be read, or has no conversations of several turns on one of the sides.
     """
-    sides: dict[str, list[list[Exchange]]] = {TRAIN: [], HELD_OUT: []}
-    for record in _records(inputs):
-        if isinstance(record, ChatRecord) and (found := exchanges(record.conversation)):
-            sides[HELD_OUT if is_held_out(found[0].question, config.held_out) else TRAIN].append(found)
+    sides = dict(zip((TRAIN, HELD_OUT), read_sides(inputs, config.held_out), strict=True))
     pairs = {
         TRAIN: list(turn_pairs(sides[TRAIN], config.seed, max(1, config.per_turn))),
         HELD_OUT: list(turn_pairs(sides[HELD_OUT], config.seed + 1)),
@@ -63,9 +61,23 @@ def make_pairs(inputs: Sequence[Path], out: Path, config: PairConfig) -> Report:
     )
     with _written(out, [TRAIN, HELD_OUT, *REPORT_FILES]) as made:
         for name, found_pairs in pairs.items():
-            write_bytes(made / name, b"".join(map(_pair_line, found_pairs)))
+            rarity = Rarity(texts_of(sides[name]))
+            write_bytes(made / name, b"".join(_pair_line(pair, rarity) for pair in found_pairs))
         write_report(made, report)
     return report
+
+
+def read_sides(inputs: Sequence[Path], held_out: float) -> tuple[list[list[Exchange]], list[list[Exchange]]]:
+    """The exchanges of the conversations of files, to train on and held out, by a hash of the first question.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    sides: tuple[list[list[Exchange]], list[list[Exchange]]] = ([], [])
+    for record in _records(inputs):
+        if isinstance(record, ChatRecord) and (found := exchanges(record.conversation)):
+            sides[is_held_out(found[0].question, held_out)].append(found)
+    return sides
 
 
 def select_turns(inputs: Sequence[Path], out: Path, config: TurnConfig, scorer: TurnScorer) -> Report:
@@ -135,6 +147,22 @@ def _cut(conversation: Conversation, last: int, scores: Sequence[float]) -> dict
     return {"messages": messages, FIELD: [round(score, 4) for score in scores]}
 
 
+def rarity_in(inputs: Sequence[Path]) -> Rarity:
+    """How rare runs of words are among the messages of files.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    return Rarity(
+        texts_of(exchanges(record.conversation) for record in _records(inputs) if isinstance(record, ChatRecord))
+    )
+
+
+def texts_of(conversations: Iterable[Sequence[Exchange]]) -> Iterator[str]:
+    """The messages of conversations."""
+    return (text for said in conversations for one in said for text in one)
+
+
 def exchanges(conversation: Conversation) -> list[Exchange]:
     """The exchanges of a conversation."""
     return exchanges_of([(message.role, message.content) for message in conversation.messages])
@@ -171,8 +199,8 @@ def _plain(record: ChatRecord | Rejected, scores: Sequence[float | None]) -> dic
     return fields | {FIELD: [None if score is None else round(score, 4) for score in scores]}
 
 
-def _pair_line(pair: TurnPair) -> bytes:
-    first, second = pair_texts(pair.before, pair.turn)
+def _pair_line(pair: TurnPair, rarity: Rarity) -> bytes:
+    first, second = pair_texts(pair.before, pair.turn, rarity)
     return _line({"text1": first, "text2": second, "label": pair.label})
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from babyllm.endpoint.config import EndpointConfig, Request
 from babyllm.errors import UserError
+from babyllm.selection.turns.rarity import Rarity
 from babyllm.selection.turns.turn_texts import FOLLOWS, Exchange, is_chinese, pair_texts
 
 Turn = tuple[Sequence[Exchange], str]
@@ -29,8 +30,12 @@ ASK = {
 _VERDICT = re.compile(r"\b(yes|no)\b|(?<!不)(是|否)", re.IGNORECASE)
 
 
-def classifier_scorer(directory: Path) -> TurnScorer:
+def classifier_scorer(directory: Path, rarity: Rarity) -> TurnScorer:
     """The scorer of a classifier that was trained on pairs of `babyllm turns --pairs`.
+
+    Args:
+        directory: run or directory of the classifier.
+        rarity: how rare runs of words are among the messages of the conversations that are scored.
 
     Raises:
         UserError: the directory holds no classifier, or one with other labels.
@@ -45,7 +50,7 @@ def classifier_scorer(directory: Path) -> TurnScorer:
         )
 
     def scores(turns: Sequence[Turn]) -> list[float | None]:
-        found = model.label_probabilities([pair_texts(before, turn) for before, turn in turns])
+        found = model.label_probabilities([pair_texts(before, turn, rarity) for before, turn in turns])
         return [row[FOLLOWS] for row in found]
 
     return scores

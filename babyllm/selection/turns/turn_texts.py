@@ -1,19 +1,22 @@
 """What a classifier reads of a turn and the exchanges before it: what they share, then the turn, then what came before.
 
-exchanges, turn -> shares of the turn's pieces in them, as digits; the pieces that they share; the turn
-                -> ends of the last question and answer
+exchanges, turn -> what they share, weighted by rarity, and lengths, as digits; the pieces that they share
+                -> the turn; ends of the last question and answer
 = (text1, text2) of a pair, for train_classifier.py
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from babyllm.selection.turns.rarity import MAX_READ, Rarity
+
 LABELS = FOLLOWS, APART = ("follows", "apart")
-MAX_SHARED, MAX_TURN, MAX_BEFORE = 48, 48, 32  # characters that the classifier reads of each
-MAX_READ, MAX_COMPARED = 4000, 40_000  # characters of a message, and of all together, that are compared
+MAX_SHARED, MAX_TURN, MAX_BEFORE = 32, 48, 24  # characters that the classifier reads of each
+MAX_COMPARED = 40_000  # characters of all messages together that are searched for pieces
 _LEVELS = 9
 
 
@@ -24,19 +27,27 @@ class Exchange(NamedTuple):
     answer: str
 
 
-def pair_texts(before: Sequence[Exchange], turn: str) -> tuple[str, str]:
+def pair_texts(before: Sequence[Exchange], turn: str, rarity: Rarity) -> tuple[str, str]:
     """The two texts that a classifier reads of a turn.
+
+    The digits are: weighted shares of the turn in the last question, the last answer and everything before, as square
+    roots; the rarest run shared with each; the lengths of the turn and of everything before, as logarithms.
 
     Args:
         before: exchanges before it, at least one.
         turn: what the user says next.
+        rarity: how rare runs of words are among messages like these.
     """
     question, answer = before[-1].question, before[-1].answer
-    every = "\n".join(text for one in before for text in (one.question[-MAX_READ:], one.answer[-MAX_READ:]))
-    digits = "".join(f"{_level(overlap(turn, text, n))}" for text in (question, answer, every) for n in (1, 2, 3))
-    shared = " ".join(sorted(shared_pieces(turn, every), key=len, reverse=True))[:MAX_SHARED]
-    said = f"{digits} {_level(len(turn) / 100)} {shared or '-'}"
-    return said, f"{_ends(turn, MAX_TURN)}\n{_ends(question, MAX_BEFORE)}\n{_ends(answer, MAX_BEFORE)}"
+    every = [text for one in before for text in one]
+    found = [rarity.shared(turn, texts) for texts in ([question], [answer], every)]
+    shares = "".join(f"{_level(math.sqrt(one.share))}" for one in found)
+    rarest = "".join(f"{_level(one.rarest)}" for one in found)
+    lengths = "".join(f"{_level(math.log10(1 + n) / 5)}" for n in (len(turn), sum(map(len, every))))
+    said = "\n".join(text[-MAX_READ:] for text in every)
+    pieces = " ".join(sorted(shared_pieces(turn, said), key=len, reverse=True))[:MAX_SHARED]
+    first = f"{shares} {rarest} {lengths} {pieces or '-'}"
+    return first, f"{_ends(turn, MAX_TURN)}\n{_ends(question, MAX_BEFORE)}\n{_ends(answer, MAX_BEFORE)}"
 
 
 def overlap(turn: str, text: str, n: int) -> float:

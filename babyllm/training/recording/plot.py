@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from babyllm.training.recording.records import read_metrics, read_records, write_error
+from babyllm.training.curves.reference_curves import NamedCurve, references_of_run
+from babyllm.training.recording.records import read_metrics, write_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +22,7 @@ REWARD, KL = "rollout/reward", "rollout/answer_kl"
 _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
-def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | None = None) -> Path:
+def plot_losses(run_dir: str | os.PathLike[str], reference: Path | None = None, target: Path | None = None) -> Path:
     """Plot the losses and the learning rate of a run over its steps; returns the path of the image.
 
     A policy's loss says little. Its rewards are drawn instead, with the held-out reward and its standard error, and
@@ -28,7 +30,8 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
 
     Args:
         run_dir: directory of the run; `loss` is drawn raw and smoothed, each `val/<domain>/loss` as its own line.
-        reference: metrics.jsonl of another run, whose training loss or reward is drawn in grey for comparison.
+        reference: metrics.jsonl of another run, whose training loss or reward is drawn in grey for comparison; None
+            takes the curves that the run's setting `reference_curve` chooses.
         target: file of the image; None writes loss.png in the directory of the run.
 
     Raises:
@@ -36,6 +39,7 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
     """
     from matplotlib.figure import Figure
 
+    run_dir = Path(run_dir)
     records = read_metrics(run_dir)
     target = target or run_dir / PLOT_FILE
     with any_script():
@@ -44,9 +48,8 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
         below = {KL: "KL, nats"} if any(KL in record for record in records) else {}
         below["lr"] = "learning rate"
         top, *others = figure.subplots(1 + len(below), 1, sharex=True, height_ratios=[4] + [1] * len(below))
-        if reference is not None:
-            steps, values = _curve(read_records(reference), name)
-            top.plot(steps, _smooth(values), color="0.6", label="reference")
+        for one in references_of_run(run_dir, str(reference) if reference else None):
+            _draw_reference(top, one)
         _draw(top, records, name)
         top.set_title(plain(run_dir.resolve().name))
         for axes, (curve, label) in zip(others, below.items(), strict=True):
@@ -60,6 +63,15 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
         except OSError as error:
             raise write_error(target, error) from error
     return target
+
+
+def _draw_reference(axes: Axes, one: NamedCurve) -> None:
+    """Draw a curve in grey, or a single result as a cross."""
+    label = plain(one.label + (f" ({one.note})" if one.note else ""))
+    if one.is_point:
+        axes.plot(one.steps, one.values, color="0.4", marker="x", linestyle="none", label=label)
+    else:
+        axes.plot(one.steps, _smooth(one.values) if one.is_raw else one.values, color="0.6", label=label)
 
 
 @contextmanager

@@ -15,13 +15,15 @@ from babyllm.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+MESSAGES_FILE = "messages.jsonl"
+RUN_REPORT = "report.html"
 OWN_METRICS = frozenset(
     ("step", "time", "lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "data_wait", "skipped", "mfu")
-) | {"scaler_scale"}
+) | {"scaler_scale", "first_loss"}
 """Names in metrics.jsonl that a loss or a stream must not use; names that begin with "val/" are reserved too."""
 
 
-def read_metrics(run_dir: Path) -> list[dict[str, float | None]]:
+def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, float | None]]:
     """Return the records in a run's metrics.jsonl, one dictionary per logged step, in order.
 
     Each has `step` and `time` (Unix seconds); a value that was not finite is None. A last line cut by a kill is
@@ -30,7 +32,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, float | None]]:
     Raises:
         UserError: there is no such file, or a line is not a record.
     """
-    return read_records(run_dir / METRICS_FILE)
+    return read_records(Path(run_dir) / METRICS_FILE)
 
 
 def read_records(path: Path) -> list[dict[str, float | None]]:
@@ -77,9 +79,21 @@ def cut_lines(path: Path, last_kept: int) -> list[tuple[bytes, dict[str, Any]]]:
     return kept
 
 
+def cut_messages(path: Path, *, is_new: bool) -> None:
+    """Remove a last line that a kill has cut, or, for a new run, all lines; messages are never taken back otherwise.
+
+    Raises:
+        UserError: the file cannot be read or written.
+    """
+    if path.exists():
+        data = read_bytes(path)
+        replace_file(path, data, b"" if is_new else data[: data.rfind(b"\n") + 1])
+
+
 def json_line(record: Mapping[str, Any]) -> bytes:
     """Return a record as a line of a .jsonl file."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace") + b"\n"  # half a surrogate pair becomes its escape in JSON
 
 
 def read_bytes(path: Path) -> bytes:

@@ -9,7 +9,9 @@ from babyllm.model.attention import attention_form
 from babyllm.progress import format_duration
 from babyllm.run_directory import step_name
 from babyllm.schedule import Plan
-from babyllm.training.best import LOSS, in_words, is_better, is_lower_better
+from babyllm.training.best import LOSS, in_words
+from babyllm.training.recording.better import is_better, is_lower_better
+from babyllm.training.recording.records import RUN_REPORT
 from babyllm.training.state import STOP_SIGNAL, TrainState
 
 
@@ -100,7 +102,7 @@ def hints(run_dir: Path, best_by: str, *, best: int | None, has_tokenizer: bool,
         chats: whether it answers messages.
     """
     curves, model = f"curves: tensorboard --logdir {run_dir.parent}", run_dir
-    lines = []
+    lines = [f"report: {run_dir / RUN_REPORT}"] if (run_dir / RUN_REPORT).is_file() else []
     if best is not None:
         model = run_dir / step_name(best)
         extreme = "lowest" if is_lower_better(best_by) else "highest"

@@ -11,6 +11,7 @@ from fake_endpoint import faking, says
 from babyllm.__main__ import run
 from babyllm.errors import UserError
 from babyllm.selection.turns.overlap_baseline import best_overlap
+from babyllm.selection.turns.rarity import Rarity, runs
 from babyllm.selection.turns.select_turns import select_turns
 from babyllm.selection.turns.turn_config import TurnConfig
 from babyllm.selection.turns.turn_pairs import turn_pairs
@@ -75,14 +76,31 @@ def test_pairs_differ_in_the_conversation_alone() -> None:
 
 
 def test_a_classifier_reads_what_is_shared() -> None:
-    """The texts of a pair are short, whatever the turn is, and name the pieces that the turn shares with before."""
+    """The texts of a pair are short, whatever the turn is; digits and pieces show what the turn shares."""
     before = [Exchange("how do I use git branches", "With git checkout -b NAME. " * 300)]
-    first, second = pair_texts(before, "and git checkout, how does it know?" * 100)
-    assert "gitcheckout" in first and len(first) < 80 and len(second) < 130
+    rarity = Rarity([*(text for one in before for text in one), "how do I cook rice", "it is the first"])
+    first, second = pair_texts(before, "and git checkout, how does it know?" * 100, rarity)
+    digits, pieces = first[:10], first[11:]
+    assert digits.replace(" ", "").isdigit() and "gitcheckout" in pieces and len(first) < 60 and len(second) < 110
+    assert pair_texts(before, "", rarity)[0] == "000 000 07 -"
     assert shared_pieces("天气怎么样", "今天气温如何，怎么样") == ["天气", "怎么样"]
     assert overlap("ab C", "xabc", 2) == 1 and overlap("", "a", 1) == overlap("a", "", 2) == 0
     said = [("system", "s"), ("user", "a"), ("user", "b"), ("assistant", "c"), ("assistant", "d"), ("user", "e")]
     assert exchanges_of(said) == [Exchange("b", "c")]
+
+
+def test_rare_words_say_more_than_common_ones() -> None:
+    """A run that all messages have is not rare; one that none has is; a shared rare word weighs more, in any script."""
+    rarity = Rarity(["the moon", "the tea, the", "The rice", "我的猫", "我的茶", "我的饭"])
+    assert rarity.of("moon") > rarity.of("the") > 0 == Rarity(["a", "a"]).of("a") and rarity.of("unheard") == 1
+    rare, common = rarity.shared("moon the", ["moon"]), rarity.shared("moon the", ["the"])
+    assert 0 < common.share < rare.share < 1 and rare.rarest == rarity.of("moon") > common.rarest
+    assert (
+        rarity.shared("猫的", ["猫"]).share > rarity.shared("猫的", ["的"]).share > rarity.shared("猫的", []).share == 0
+    )
+    assert rarity.shared("moon the", ["moon", "the"]).rarest == rarity.of("moon")  # runs do not span texts
+    assert runs("GPT-4 写诗，ok_1", 1) == {"gpt", "4", "写", "诗", "ok", "1"} and runs("写诗", 2) == {"写 诗"}
+    assert Rarity([]).of("a") == 1 and Rarity([]).shared("", ["a"]) == (0, 0)
 
 
 def test_joined_conversations_are_found_and_a_share_is_kept(tmp_path: Path) -> None:
