@@ -90,6 +90,16 @@ def test_a_judge_labels(chats: Path, tmp_path: Path) -> None:
         labelled(chats, tmp_path / "none", *flags_of(judge))
 
 
+def test_a_judge_is_held_to_a_schema(chats: Path, tmp_path: Path) -> None:
+    """With `--structured` requests name the schema of the labels, and replies are JSON."""
+    said = json.dumps({"task": "code", "difficulty": "easy", "quality": 2, "safety": "unsafe"})
+    with faking(answering(said)) as judge:
+        found = labelled(chats, tmp_path / "out", "--structured", *flags_of(judge))
+        schemas = [body["response_format"]["json_schema"]["schema"] for body in judge.bodies]
+    assert {one["labels"]["task"] for one in found} == {"code"} and found[0]["labels"]["safety"] == "unsafe"
+    assert found[0]["labels"]["quality"] == 2.0 and "maths" in schemas[0]["properties"]["task"]["enum"]
+
+
 def test_a_dry_run_asks_nothing(chats: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It shows the first prompts, and the price of all as the budget counts it."""
     with faking(answering(SAID)) as judge:

@@ -93,7 +93,7 @@ def dry_run(inputs: Sequence[Path], config: LabellerConfig, format: FormatConfig
         dry.count(requests, "labels")
         return iter([Reply(error="not asked")] * len(requests))
 
-    labelling = Labelling(LabellerConfig(config.language), ask if judges else None)
+    labelling = Labelling(LabellerConfig(config.language, config.structured), ask if judges else None)
     for some in _batches(inputs, format, []):
         labelling.labels([_item(one) for one in some])
         n += len(some)

@@ -16,12 +16,14 @@ class LabellerConfig:
 
     Attributes:
         language: language of the judge's prompt.
+        structured: whether the judge is sent the JSON schema of the labels, for servers that hold answers to it.
         classifiers: run of `babyllm classifier` by the label that it predicts, such as {task: runs/tasks}.
         endpoints: YAML file of several endpoints by name, each with the settings of `endpoint`; null takes that one.
         endpoint: model that judges; without its url, and without endpoints, rules alone give labels.
     """
 
     language: Literal["en", "zh"] = "en"
+    structured: bool = False
     classifiers: dict[str, str] = field(default_factory=dict)
     endpoints: PathText | None = None
     endpoint: EndpointConfig = field(default_factory=lambda: EndpointConfig(temperature=0.0, max_tokens=512))

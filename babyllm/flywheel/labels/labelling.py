@@ -32,7 +32,7 @@ class Labelling:
         check_classifiers(config.classifiers)
         self.n_asked = 0
         self.problems: Counter[str] = Counter()  # why the judge gave no labels
-        self._language, self._ask = config.language, ask
+        self._language, self._structured, self._ask = config.language, config.structured, ask
         self._classifiers = {}
         if config.classifiers:
             from babyllm.reward_model import load_reward_model
@@ -43,7 +43,7 @@ class Labelling:
         """The labels of records, in their order."""
         found = [labels_by_rules(*item) for item in items]
         if self._ask and items:
-            found = judged(items, found, self._language, self._asked)
+            found = judged(items, found, self._language, self._asked, self._structured)
             self.n_asked += len(items)
             n_without = sum(one.by == "rules" for one in found) - self._n_failed
             self.problems += Counter({NO_LABELS: n_without})
