@@ -44,5 +44,5 @@ def harvest_report(directory: Path, read: Mapping[str, int], counts: Counts, spe
             "personal data replaced", ["kind", "replacements"], [list(one) for one in sorted(counts.personal.items())]
         ),
     ]
-    tables += label_tables(counts.labels, counts.verdicts.total())
+    tables += label_tables(counts.labels, counts.verdicts.total(), "answers")
     return Report("harvest", facts, [table for table in tables if table.rows])

@@ -163,7 +163,7 @@ def _report(
     more: list[Fact] = [("records", n), ("records that cannot be read", len(unread))]
     if labelling.n_asked:
         more.append(("records that the judge was to label", labelling.n_asked))
-    tables = label_tables(counts, n)
+    tables = label_tables(counts, n, "records")
     for title, reasons in (
         ("Records without the judge's labels", labelling.problems),
         ("Records that cannot be read", Counter(one.reason for one in unread)),

@@ -59,19 +59,20 @@ class Labelling:
             yield reply
 
 
-def label_tables(counts: Counter[tuple[str, str]], total: int) -> list[Table]:
+def label_tables(counts: Counter[tuple[str, str]], total: int, unit: str) -> list[Table]:
     """A table for each label, and one of those who gave them.
 
     Args:
         counts: number of records by label and value.
         total: number of records.
+        unit: what the records are called.
     """
     tables = []
     for name in (*LABELS, "by"):
         rows: list[list[Cell]] = [
             [value, n, n / max(1, total)] for (label, value), n in counts.most_common() if label == name
         ]
-        tables.append(Table("labels given by" if name == "by" else name, ["label", "answers", "share"], rows))
+        tables.append(Table("labels given by" if name == "by" else name, ["label", unit, "share"], rows))
     return [table for table in tables if table.rows]
 
 
