@@ -8,11 +8,13 @@ It has a tokenizer and a template of its own, which may differ from those of the
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from babyllm.chat.load import ChatTemplate, Supervise, load_template
@@ -28,6 +30,7 @@ from babyllm.loading import is_adapter, load_base, model_directory, tokenizer_di
 from babyllm.model.adapt.lora import add_lora, merge_lora
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.heads import SCORE, WithHead
+from babyllm.run_directory import CONFIG
 from babyllm.tokenizer import Tokenizer
 
 BATCH_TOKENS = 4096
@@ -178,6 +181,7 @@ def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
     check_model(directory)
     adapter = read_adapter(directory)
     base = load_base(directory, tokenizer)
+    base.config = replace(base.config, max_seq_len=min(base.config.max_seq_len, _trained_length(directory)))
     add_lora(base, adapter.config)
     train_token_rows(base, {name: ids for name, ids in adapter.tokens.items() if name in matrices_of(base, ids)})
     head = next((tensor for name, tensor in adapter.tensors.items() if name == f"{SCORE}.weight"), None)
@@ -188,6 +192,15 @@ def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
         raise UserError(f"{directory}: is not the adapter of a reward model ({e})") from e
     merge_lora(model.model)
     return model
+
+
+def _trained_length(directory: Path) -> int:
+    """The most tokens that an adapter was trained to read, by the configuration of its run; else no bound."""
+    file = directory.parent / CONFIG
+    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    data = settings.get("data") if isinstance(settings, dict) else None
+    length = data.get("seq_len") if isinstance(data, dict) else None
+    return length if isinstance(length, int) else sys.maxsize
 
 
 def _labels(directory: Path, n: int) -> list[str]:

@@ -54,7 +54,7 @@ def gradient_errors(micro_batches: tuple[int, ...] = (32, 16, 8, 4, 2, 1)) -> li
             rows = {"tokens": tokens[i : i + size], "targets": targets[i : i + size]}
             n = int((rows["targets"] != -100).sum())
             total = language_model(model, Batch(rows, {"token": n})).sums["token"]
-            (total / n / n_micro if by_means else total / n_all).backward()
+            (total / n / n_micro if by_means else total / n_all).backward()  # type: ignore[no-untyped-call]
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     true = gradient(32, by_means=False)

@@ -18,7 +18,13 @@ from benchmarks.history import ROOT
 
 LANGUAGES = ("en", "zh")
 SIZE = (7.0, 3.2)
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "babyllm", "axes.grid": True, "grid.alpha": 0.25, "font.size": 9.0}
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "babyllm",
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 9.0,
+}
 
 
 def main() -> None:
@@ -281,7 +287,7 @@ def grpo(language: str) -> Draw:
     w, n = _words(language), 8
     rights = list(range(n + 1))
     found = {
-        scale: [group_advantages(torch.tensor([1.0] * k + [0.0] * (n - k)), n, scale).tolist() for k in rights]  # type: ignore[arg-type]
+        scale: [group_advantages(torch.tensor([1.0] * k + [0.0] * (n - k)), n, scale).tolist() for k in rights]
         for scale in ("group", "none")
     }
 

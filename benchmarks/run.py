@@ -24,6 +24,8 @@ BY_HAND = {
     "crowd": "a running server",
     "load": "a running server",
     "joined_turns": "a classifier",
+    "machine_table": "no measurement: `make docs` draws it",
+    "reference_curve": "a finished run",
 }
 
 

@@ -42,7 +42,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     ("lr_decay_iters lr_decay_steps decay_steps decay_ratio warmdown_ratio", ("--plan.decay",)),
     # length of the run
-    ("epoch epochs num_epochs n_epochs max_epochs num_train_epochs", ("--plan.epochs",)),
+    ("epoch epochs num_epochs n_epochs max_epochs num_train_epochs num_episodes", ("--plan.epochs",)),
     (
         "steps max_steps num_steps total_steps train_steps max_train_steps max_iters iters num_iterations",
         ("--plan.steps",),
@@ -258,6 +258,10 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("init_kl_coef kl_coef", ("--loss.kl.coefficient",)),
     ("n_samples_per_prompt num_generations", ("--rollout.group",)),
     ("ppo_epochs num_ppo_epochs", ("--rollout.epochs",)),
+    ("ppo_target kl_target", ("--loss.kl.target",)),
+    ("critic_learning_rate critic_lr", ("--critic.lr is a multiple of --plan.peak_lr",)),
+    ("actor_learning_rate actor_lr", ("--plan.peak_lr",)),
+    ("reward_pretrain", ("--reward.model",)),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),
     ("mask_history", ("--data.turns=last", "--supervise.turns=last")),
     ("dataset_format dataset_type formatting", ("--data.format.format", "--format.format")),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from babyllm import __main__ as command_line
-from babyllm.commands.use.completion import flags_of
+from babyllm.commands.use.completion import flags_of, modules
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,8 @@ def test_zsh_completes_a_value(scripts: Path, tmp_path: Path) -> None:
 
 
 def test_flags_are_those_of_the_help() -> None:
-    flags = flags_of("clean")
+    flags = flags_of(modules()["clean"])
     assert {"work.workers", "config", "help"} <= set(flags)
+    assert set(modules()) == set(command_line.COMMANDS)
     with pytest.raises(command_line.UserError, match="csh: no completion"):
         command_line.run(["completion", "csh"])

@@ -13,6 +13,7 @@ from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.policy.ppo_config import PpoConfig
 from babyllm.training.stages.preference.dpo_config import DpoConfig
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
@@ -24,7 +25,7 @@ def kinds() -> dict[str, Any]:
     modules = {name: import_module(module_of(name)) for name in names}
     flags = {name: module.Flags for name, module in modules.items()}
     stages = {"train_pretrain.py": PretrainConfig, "train_sft.py": FineTuneConfig}
-    return stages | {"train_dpo.py": DpoConfig, "train_grpo.py": GrpoConfig} | flags
+    return stages | {"train_dpo.py": DpoConfig, "train_grpo.py": GrpoConfig, "train_ppo.py": PpoConfig} | flags
 
 
 @cache

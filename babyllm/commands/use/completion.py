@@ -11,7 +11,11 @@ import io
 import re
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import get_data, walk_packages
 
+from babyllm import commands
+from babyllm.config import parse
 from babyllm.errors import UserError
 
 ARGUMENTS = "SHELL"
@@ -34,9 +38,7 @@ def run(flags: Flags, shell: str) -> None:
     """
     if shell not in SHELLS:
         raise UserError(f"{shell}: no completion for this shell; choose one of {', '.join(SHELLS)}")
-    from babyllm.__main__ import COMMANDS
-
-    known = {name: flags_of(name) for name in COMMANDS}
+    known = {name: flags_of(module) for name, module in sorted(modules().items())}
     print(
         _fish(known)
         if shell == "fish"
@@ -44,16 +46,28 @@ def run(flags: Flags, shell: str) -> None:
     )
 
 
-def flags_of(command: str) -> dict[str, list[str]]:
+def modules() -> dict[str, str]:
+    """The full names of the modules of all commands, by command: `merge-lora` is in `training.merge_lora`."""
+    found = walk_packages(commands.__path__, f"{commands.__name__}.")
+    sources = {info.name: get_data(*split_name(info.name)) or b"" for info in found if not info.ispkg}
+    are = [name for name, source in sources.items() if b"\nARGUMENTS = " in source]
+    return {name.rpartition(".")[2].rstrip("_").replace("_", "-"): name for name in are}
+
+
+def split_name(module: str) -> tuple[str, str]:
+    """The package of a module and the name of its file."""
+    package, _, name = module.rpartition(".")
+    return package, f"{name}.py"
+
+
+def flags_of(module_name: str) -> dict[str, list[str]]:
     """The flags of a command without their dashes, as its help lists them, with the values that each may have.
 
     A flag whose values cannot be listed has an empty list.
     """
-    from babyllm import __main__ as command_line
-
-    text = io.StringIO()
+    module, text = import_module(module_name), io.StringIO()
     with redirect_stdout(text), suppress(SystemExit):
-        command_line.run([command, "--help"])
+        parse(module.Flags, ["--help"], prog="") if hasattr(module, "Flags") else module.main(["--help"])
     return {name: _choices(" ".join(words.split())) for name, words in _FLAG.findall(text.getvalue())}
 
 

@@ -163,7 +163,7 @@ class SessionReader:
 
     def _join(self, line: Json, file: int, offset: int) -> None:
         messages, who = _messages(line.get("messages")), f"{line.get('user', '')}\0{line.get('session', '')}"
-        answers = line.get("answers")
+        answers: Any = line.get("answers")
         is_whole = isinstance(answers, list) and all(isinstance(one, Mapping) for one in answers)
         if not messages or not is_whole or not isinstance(line.get("id"), str):
             self.n["lines that cannot be read"] += 1

@@ -32,6 +32,7 @@ from babyllm.training.recording.records import read_metrics
 DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1")
 LORA = ("--lora.rank=4", "--lora.dropout=0.1")
 LABELS = ("bad", "fine", "good")
+SEQ_LEN, CONTEXT = 64, 96
 
 
 def records(n: int) -> list[dict[str, str]]:
@@ -53,11 +54,11 @@ def train(
     """Runs train_classifier.py in a directory and returns it."""
     base = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)
-    save_model(base, Transformer(tiny(max_seq_len=64)), tokenizer)
+    save_model(base, Transformer(tiny(max_seq_len=CONTEXT)), tokenizer)
     file = write(tmp_path_factory.mktemp("texts") / "texts.jsonl", records(120))
 
     def trained(run_dir: Path, *more: str, ranks: int = 1) -> Path:
-        settings = (f"--init_from={base}", f"--data.path={file}", f"--run_dir={run_dir}", "--data.seq_len=64")
+        settings = (f"--init_from={base}", f"--data.path={file}", f"--run_dir={run_dir}", f"--data.seq_len={SEQ_LEN}")
         sizes = ("--data.held_out=30", "--data.global_batch=8", "--data.micro_batch=2", "--keep=9")
         steps = ("--plan.steps=4", "--plan.peak_lr=0.01", "--save_every=2", "--eval_every=2")
         arguments = [*settings, *sizes, *steps, *DEVICE, *more]
@@ -105,7 +106,12 @@ def test_a_resumed_run_is_the_straight_one(
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     before = tensors(run, 2, name)
     assert any(not torch.equal(before[key], one[key]) for key in one if "score" in key)
-    assert load_reward_model(run).model.labels == LABELS
+    found = load_reward_model(run)
+    assert found.model.labels == LABELS
+    # A text is cut where training cuts it, though the base reads longer ones.
+    assert found.model.config.max_seq_len == SEQ_LEN < CONTEXT
+    text = records(1)[0]["text"] * SEQ_LEN
+    assert found.label_probabilities([text]) == found.label_probabilities([f"{text}好"])
 
 
 def test_a_classifier_learns_what_tells_labels_apart(train: Callable[..., Path], tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ init_from -> model with a head, one output per label -> LoRA or frozen parts -> 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from babyllm.data.batch import Batch
 from babyllm.data.chat_config import ChatConfig
 from babyllm.data.labelling.label_data import LabelData, make_label_loader, read_label_data
 from babyllm.evaluate.label_results import RESULTS, label_results, label_sums
+from babyllm.model.heads import WithHead
 from babyllm.model.interface import Model
 from babyllm.objectives.classification import classification_loss, labels_and_lengths
 from babyllm.reward_model import LABELS
@@ -36,6 +38,8 @@ def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
     config.plan.check()
     data = read_label_data(config.data, opening.template.tokenizer)
     model, source = starting_head(config, opening, data.labels, runtime)
+    if isinstance(model, WithHead):  # it has only learned to read texts that were cut there
+        model.model.config = replace(model.config, max_seq_len=min(model.config.max_seq_len, config.data.seq_len))
     loader, plan = make_label_loader(config.data, data, model.config, runtime, config.plan)
     if runtime.is_main:
         _keep_labels(Path(config.run_dir), data)
