@@ -37,6 +37,7 @@ COMMANDS = {
     "index": "corpus",
     "inspect": "corpus",
     "judge": "use",
+    "label": "making",
     "lr-range": "runs",
     "merge-lora": "training",
     "mix": "use",
@@ -67,7 +68,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 OWN_FLAGS = (*STAGES, "lr-range")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "merge-lora", "mix"),
+    *("clean", "compare", "dedup", "export", "flywheel", "harvest", "import", "judge", "label", "merge-lora", "mix"),
     *("predict", "records", "report", "sample", "select", "serve", "split", "synth", "takedown", "tokenize", "topics"),
     *("train-tokenizer", "turns", "upload"),
 )

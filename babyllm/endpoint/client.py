@@ -3,7 +3,8 @@
 An event loop in a thread of its own sends the requests, so that a caller needs no `async`, may run in a notebook, and
 may be slow without holding up replies. Each reply is in the cache before the caller sees it.
 
-With several endpoints the hash of a request chooses its endpoint, in proportion to the endpoints' concurrency. A
+With several endpoints the hash of a request, or of what it names (`beside`), chooses its endpoint, in proportion to the
+endpoints' concurrency. A
 request without a reply there goes to the next one; an endpoint that refuses every request is set aside.
 """
 
@@ -153,7 +154,8 @@ class Client:
             raise UserError(f"endpoints: none has the name {' or '.join(request.endpoints)}")
         if len(found) == 1:
             return found
-        said = json_digest([list(map(dict, request.messages)), request.sample, dict(request.options)])
+        own = [list(map(dict, request.messages)), request.sample, dict(request.options)]
+        said = json_digest(request.beside or own)
 
         def draw(one: Asking) -> float:
             digest = hashlib.sha256(f"{said} {one.name}".encode()).digest()

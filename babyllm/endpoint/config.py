@@ -66,12 +66,15 @@ class Request:
         sample: number of the reply to these messages; equal requests with other numbers are asked separately.
         options: fields of the body that replace those of the settings; None removes one.
         endpoints: names of the endpoints that may answer; empty for all.
+        beside: text whose hash chooses the endpoint that is asked first, so that requests with an equal one have the
+            same; empty takes the request itself.
     """
 
     messages: Sequence[Mapping[str, Any]]
     sample: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     endpoints: Sequence[str] = ()
+    beside: str = ""
 
 
 def address(config: EndpointConfig) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Any
 
 from babyllm.config.values import check
 from babyllm.documents import is_held_out
+from babyllm.endpoint.config import EndpointConfig
+from babyllm.endpoint.spending import Spending
 from babyllm.files import fsync, write_bytes, write_json
 from babyllm.flywheel.anonymous import Anonymous
 from babyllm.flywheel.harvest_config import HarvestConfig
 from babyllm.flywheel.harvest_report import harvest_report
 from babyllm.flywheel.harvested import UNSAFE, Asked, Json, Judged, after_unsafe, bad_case, conversations, judge_answer
-from babyllm.flywheel.labels.judged_labels import Ask, classified, judged
+from babyllm.flywheel.labels.labelling import Labelling, counted
 from babyllm.flywheel.labels.record_labels import Labels, labels_by_rules
 from babyllm.pipeline.output import MADE, discard_work, is_done, made_with, publish, require_apart, work_directory
 from babyllm.pipeline.report import Report
@@ -56,19 +58,24 @@ def harvest(directory: Path, out: Path, config: HarvestConfig) -> Report | None:
     config.check()
     require_apart(out, [directory])
     reader = SessionReader(directory)
-    deciding = {name: value for name, value in asdict(config).items() if name not in ("endpoint", "classifiers")}
-    judge = {name: getattr(config.endpoint, name) for name in ("url", "model", "temperature", "seed", "body")}
-    about = {"inputs": {str(directory): reader.digest}, "settings": deciding, "judge": judge}
+    judges = config.judges()
+    others = ("endpoint", "endpoints", "classifiers")
+    deciding = {name: value for name, value in asdict(config).items() if name not in others}
+    about = {"inputs": {str(directory): reader.digest}, "settings": deciding}
+    about["judges"] = {
+        name: {key: getattr(one, key) for key in ("url", "model", "temperature", "seed", "body")}
+        for name, one in judges.items()
+    }
     about["classifiers"] = config.classifiers
     wanted: dict[str, Any] = json.loads(json.dumps(about))
     if is_done(out, made_with(out, SETTINGS, COMMIT), wanted):
         return None
     with work_directory(out) as work:
         made = work / MADE
-        with ExitStack() as opened:
-            labelling, spent = _labelling(config, work / CACHE, opened)
+        with _labelling(judges, config, work / CACHE) as (labelling, spendings):
             gathered = _gather(reader, config, labelling, made)
-        report = harvest_report(directory, reader.n, gathered.tallies, [*spent()])
+        spent = [(f"{title} {name}".strip(), n) for name, one in spendings.items() for title, n in one.facts()]
+        report = harvest_report(directory, reader.n, gathered.tallies, spent)
         write_report(made, report)
         write_bytes(made / "report.md", as_markdown(report).encode("utf-8", "backslashreplace"))
         write_json(made / SETTINGS, wanted)
@@ -77,40 +84,26 @@ def harvest(directory: Path, out: Path, config: HarvestConfig) -> Report | None:
     return report
 
 
-Labelling = Callable[[Sequence[LoggedAnswer]], list[Labels]]
+@contextmanager
+def _labelling(
+    judges: Mapping[str, EndpointConfig], config: HarvestConfig, cache: Path
+) -> Iterator[tuple[Labelling, dict[str, Spending]]]:
+    """Labels of answers, and what the judges have cost."""
+    if not judges:
+        yield Labelling(config, None), {}
+        return
+    from babyllm.endpoint.client import Client
+
+    with Client(judges, cache, shows_progress=False) as client:
+        yield Labelling(config, client.replies), client.spendings
 
 
-def _labelling(config: HarvestConfig, cache: Path, opened: ExitStack) -> tuple[Labelling, Callable[[], Any]]:
-    """The function that labels answers, and one that returns what the judge has cost."""
-    ask: Ask | None = None
-    spent: Callable[[], Any] = tuple
-    if config.endpoint.url:
-        from babyllm.endpoint.client import Client
-
-        client = opened.enter_context(Client(config.endpoint, cache, shows_progress=False))
-        ask, spent = client.replies, client.spending.facts
-    classifiers = {}
-    if config.classifiers:
-        from babyllm.reward_model import load_reward_model
-
-        classifiers = {name: load_reward_model(path) for name, path in config.classifiers.items()}
-
-    def labelled(answers: Sequence[LoggedAnswer]) -> list[Labels]:
-        items = [(one.messages, one.text) for one in answers]
-        labels = [labels_by_rules(*item) for item in items]
-        # What nobody could train on is not worth asking about.
-        asked = [i for i, item in enumerate(items) if item[1].strip()]
-        some = [items[i] for i in asked]
-        found = [labels[i] for i in asked]
-        if ask and some:
-            found = judged(some, found, config.language, ask)
-        if classifiers and some:
-            found = classified(some, found, classifiers)
-        for i, one in zip(asked, found, strict=True):
-            labels[i] = one
-        return labels
-
-    return labelled, spent
+def _labels(answers: Sequence[LoggedAnswer], labelling: Labelling) -> Iterator[Labels]:
+    """The labels of answers; an empty one has those of rules, since nobody could train on it."""
+    items = [(one.messages, one.text) for one in answers]
+    others = iter(labelling.labels([item for item in items if item[1].strip()]))
+    for item in items:
+        yield next(others) if item[1].strip() else labels_by_rules(*item)
 
 
 # ---- sessions
@@ -152,7 +145,7 @@ class _Gathered:
         tallies = self.tallies
         for one in session:
             tallies.verdicts[one.verdict, one.reason] += 1
-            tallies.labels.update((name, str(value)) for name, value in one.labels.to_json().items())
+            tallies.labels.update(counted(one.labels).items())
             of_question = self._held_out if is_held_out else self._rated
             if one.reason != UNSAFE and (one.logged.is_rated or is_held_out):
                 key = said_digest(one.logged.messages)
@@ -194,7 +187,7 @@ def _gather(reader: SessionReader, config: HarvestConfig, labelling: Labelling, 
             clean = [[anonymous.answer(one) for one in session] for session in some]
             usable = [list(_usable(session, config, gathered.tallies)) for session in clean]
             flat = [one for session in usable for one in session]
-            labels = iter(labelling(flat))
+            labels = _labels(flat, labelling)
             for session in usable:
                 found = after_unsafe([_judged(one, next(labels), config) for one in session])
                 if found:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from babyllm.config.values import Limits, Seed, ShareBelow1
-from babyllm.endpoint.config import EndpointConfig
 from babyllm.flywheel.answer_rules import AnswerRules
 from babyllm.flywheel.labels.judged_labels import check_classifiers
+from babyllm.flywheel.labels.labeller_config import LabellerConfig
 from babyllm.text.personal.removal import RULES, check_kinds
 
 
 @dataclass(frozen=True)
-class HarvestConfig:
+class HarvestConfig(LabellerConfig):
     """Settings of the harvest.
 
     Attributes:
@@ -25,10 +25,7 @@ class HarvestConfig:
         max_bad_quality: largest quality of a bad answer.
         near: similarity from which a record repeats another one, from 0 to 1; 1 leaves out equal ones alone.
         held_out: share of the sessions that no model is trained on, for comparisons; a hash of the question decides.
-        language: language of the judge's prompt.
-        classifiers: run of `babyllm classifier` by the label that it predicts, such as {task: runs/tasks}.
         rules: rules about questions and answers.
-        endpoint: model that judges; without its url, rules alone give labels.
         seed: number that decides, with the questions, which are held out.
     """
 
@@ -38,10 +35,7 @@ class HarvestConfig:
     max_bad_quality: Annotated[float, Limits(0, 5)] = 2.0
     near: Annotated[float, Limits(0, 1, above=True)] = 0.8
     held_out: ShareBelow1 = 0.1
-    language: Literal["en", "zh"] = "en"
-    classifiers: dict[str, str] = field(default_factory=dict)
     rules: AnswerRules = field(default_factory=AnswerRules)
-    endpoint: EndpointConfig = field(default_factory=lambda: EndpointConfig(temperature=0.0, max_tokens=512))
     seed: Seed = 0
 
     def check(self) -> None:

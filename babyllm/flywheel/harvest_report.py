@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from babyllm.flywheel.labels.record_labels import LABELS
+from babyllm.flywheel.labels.labelling import label_tables
 from babyllm.pipeline.report import Cell, Fact, Report, Table
 
 
@@ -44,9 +44,5 @@ def harvest_report(directory: Path, read: Mapping[str, int], counts: Counts, spe
             "personal data replaced", ["kind", "replacements"], [list(one) for one in sorted(counts.personal.items())]
         ),
     ]
-    for name in (*LABELS, "by"):
-        rows: list[list[Cell]] = [
-            [value, n, n / total] for (label, value), n in counts.labels.most_common() if label == name
-        ]
-        tables.append(Table("labels given by" if name == "by" else name, ["label", "answers", "share"], rows))
+    tables += label_tables(counts.labels, counts.verdicts.total(), "answers")
     return Report("harvest", facts, [table for table in tables if table.rows])

@@ -86,16 +86,13 @@ class Turn:
         """What the turn does, a line a step; nothing is written."""
         config, out = self._config, self._out
         n = SessionReader(self._log).n
+        judges = [one.model or "" for one in config.harvest.judges().values()]
         steps = [
             (
                 self._is_harvested,
                 f"harvest {self._log} ({n['sessions']:,} sessions, {n['answers']:,} answers, {n['ratings']:,} ratings) "
                 f"to {out / HARVEST}; a share of {config.harvest.held_out:g} of the sessions is held out; "
-                + (
-                    f"{config.harvest.endpoint.model} judges"
-                    if config.harvest.endpoint.url
-                    else "rules give the labels"
-                ),
+                + (f"{' and '.join(judges)} judges" if judges else "rules give the labels"),
             ),
             (
                 self._is_trained,
@@ -111,7 +108,7 @@ class Turn:
                 self._is_compared,
                 f"compare it with {self._old} by ratings of held-out sessions"
                 + (f", by {config.test}" if config.test else "")
-                + (", by the judge" if config.harvest.endpoint.url else ""),
+                + (", by the judge" if judges else ""),
             ),
             (False, self._placing()),
         ]
@@ -220,10 +217,10 @@ class Turn:
         if _count(questions):
             files = self._predicted("held_out", questions)
             found.append(by_ratings(*files, config.answers))
-            if config.harvest.endpoint.url:
+            if judges := config.harvest.judges():
                 from babyllm.endpoint.client import Client
 
-                with Client(config.harvest.endpoint, answers / "cache") as client:
+                with Client(judges, answers / "cache") as client:
                     found.append(by_judge(*files, client.replies, config.harvest.language))
         return [one for one in found if one is not None]
 

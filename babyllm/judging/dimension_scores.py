@@ -89,11 +89,13 @@ def score(
         dimensions: values of the last two, as `dimension_lines` returns them.
         weights: weight of each dimension.
         repeats: number of times that each answer is scored.
-        ask: function that returns the judge's replies.
+        ask: function that returns the judge's replies; of several judges the same one has all answers to a prompt.
     """
     requests = [
         Request(
-            [{"role": "user", "content": filled(prompt, {**_values(answer), **dimensions}, answer.reference)}], number
+            [{"role": "user", "content": filled(prompt, {**_values(answer), **dimensions}, answer.reference)}],
+            number,
+            beside=answer.prompt,
         )
         for answer in answers
         for number in range(repeats)

@@ -85,7 +85,7 @@ def compare(pairs: Sequence[Pair], prompt: str, repeats: int, ask: Ask) -> list[
         pairs: answers to compare.
         prompt: text with the names `prompt`, `answer_a`, `answer_b` and `reference` in braces.
         repeats: number of times that each order is judged.
-        ask: function that returns the judge's replies.
+        ask: function that returns the judge's replies; of several judges the same one has both orders.
     """
     keys = [
         (pair, number, order) for pair in pairs if pair.a != pair.b for number in range(repeats) for order in ORDERS
@@ -101,7 +101,7 @@ def compare(pairs: Sequence[Pair], prompt: str, repeats: int, ask: Ask) -> list[
 def _request(prompt: str, pair: Pair, order: Order, number: int) -> Request:
     first, second = (pair.a, pair.b) if order == "AB" else (pair.b, pair.a)
     values = {"prompt": pair.prompt, "answer_a": first, "answer_b": second}
-    return Request([{"role": "user", "content": filled(prompt, values, pair.reference)}], number)
+    return Request([{"role": "user", "content": filled(prompt, values, pair.reference)}], number, beside=pair.prompt)
 
 
 def _judgement(order: Order, reply: Reply) -> Judgement:

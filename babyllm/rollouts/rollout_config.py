@@ -20,6 +20,7 @@ from babyllm.config.values import (
     expand_paths,
 )
 from babyllm.endpoint.config import EndpointConfig
+from babyllm.endpoint.named_endpoints import named_endpoints
 from babyllm.judging.judge_prompts import Language
 from babyllm.verification.verify_config import VerifyConfig
 
@@ -66,6 +67,8 @@ class JudgeConfig:
         language: language of the built-in text that the judge reads.
         prompt_file: text of your own that the judge reads, with {prompt}, {answer}, {reference}, {dimensions} and
             {form}; null takes the built-in one.
+        endpoints: YAML file of several endpoints by name, each with the settings of `endpoint`; null takes that one.
+            All answers to a prompt are for the same one.
         endpoint: model that judges, and what that may cost. Replies are stored and never asked for twice: null as its
             cache stores them beside what the command writes.
     """
@@ -73,11 +76,40 @@ class JudgeConfig:
     dimensions: dict[str, Positive] = field(default_factory=lambda: {"helpful": 1.0})
     language: Language = "en"
     prompt_file: PathText | None = None
+    endpoints: PathText | None = None
     endpoint: EndpointConfig = field(default_factory=lambda: EndpointConfig(temperature=0.0))
 
     def __post_init__(self) -> None:
         """Expand `~` in paths."""
         expand_paths(self)
+
+    def judges(self) -> dict[str, EndpointConfig]:
+        """The endpoints that judge, by name.
+
+        Raises:
+            UserError: the file of several endpoints is at fault, or an address or a model is missing.
+        """
+        return named_endpoints(self.endpoint, self.endpoints)
+
+
+@dataclass(frozen=True)
+class _JudgeOfRank(JudgeConfig):
+    """The judge of one of several ranks; each has its part of what each endpoint may cost and be asked at a time."""
+
+    world_size: int = 1
+    cache: str = ""
+
+    def judges(self) -> dict[str, EndpointConfig]:
+        """The endpoints that judge, by name, with the rank's part of their limits."""
+        return {
+            name: replace(
+                one,
+                cache=one.cache or self.cache,
+                concurrency=max(1, one.concurrency // self.world_size),
+                max_cost=one.max_cost and one.max_cost / self.world_size,
+            )
+            for name, one in super().judges().items()
+        }
 
 
 R = TypeVar("R", bound="AnswerRewards")
@@ -120,14 +152,7 @@ class AnswerRewards:
             world_size: number of ranks.
             cache: directory of the judge's replies where its endpoint names none.
         """
-        endpoint = self.judge.endpoint
-        endpoint = replace(
-            endpoint,
-            cache=endpoint.cache or str(cache),
-            concurrency=max(1, endpoint.concurrency // world_size),
-            max_cost=endpoint.max_cost and endpoint.max_cost / world_size,
-        )
-        return replace(self, judge=replace(self.judge, endpoint=endpoint))
+        return replace(self, judge=_JudgeOfRank(**vars(self.judge), world_size=world_size, cache=str(cache)))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message
 from babyllm.chat_corpus.diversity.diversity_report import report_of
 from babyllm.chat_corpus.diversity.gather import diversity_of
-from babyllm.endpoint.config import EndpointConfig, Request, body_of
-from babyllm.endpoint.spending import Spending
 from babyllm.pipeline.report import Cell, Fact, Report, Table
 from babyllm.synthesis.sources.recipe_inputs import Found
 from babyllm.synthesis.steps.run_steps import Making
@@ -62,37 +59,6 @@ def synthesis_report(
         if len(by) > 1:
             tables.append(Table(f"Records by {name}", [name, "number"], [[key, n] for key, n in sorted(by.items())]))
     return Report(f"synth {making.recipe.name}", more, [*tables, *_variety(making)])
-
-
-def dry_report(
-    name: str, asked: Mapping[str, Sequence[Request]], endpoints: Mapping[str, EndpointConfig], n_inputs: int
-) -> Report:
-    """What the steps of a recipe would ask, and cost at most.
-
-    Args:
-        name: name of the recipe.
-        asked: requests of each step.
-        endpoints: endpoints by name.
-        n_inputs: number of items at the beginning.
-    """
-    rows: list[list[Cell]] = []
-    for step, requests in asked.items():
-        most, tokens = 0.0, 0
-        for request in requests:
-            costs = []
-            for one in [endpoints[name] for name in request.endpoints] or endpoints.values():
-                body = body_of(one, request)
-                content = json.dumps(body, ensure_ascii=False).encode()
-                costs.append((Spending(one).most(content, body), Spending(one).most_tokens(content, body)))
-            most, tokens = most + max(cost for cost, _ in costs), tokens + max(n for _, n in costs)
-        rows.append([step, len(requests), tokens, most])
-    is_priced = all(one.price_in is not None and one.price_out is not None for one in endpoints.values())
-    total: Cell = sum(float(row[3] or 0) for row in rows) if is_priced else "unknown without price_in and price_out"
-    facts: list[Fact] = [("inputs", n_inputs), ("requests", sum(int(row[1] or 0) for row in rows))]
-    columns = ["step", "requests", "tokens at most", *(["cost at most"] if is_priced else [])]
-    table = Table("Steps", columns, [row[: len(columns)] for row in rows])
-    facts += [("cost at most", total), ("later steps assume", "replies of 200 characters, of which all are kept")]
-    return Report(f"synth {name}: a dry run, nothing was asked", facts, [table])
 
 
 def _variety(making: Making) -> list[Table]:

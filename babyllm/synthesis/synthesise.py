@@ -12,6 +12,7 @@ from typing import Any
 from babyllm.config.values import Seed
 from babyllm.endpoint.client import Client
 from babyllm.endpoint.config import EndpointConfig, Request
+from babyllm.endpoint.price_report import DryRun, is_priced
 from babyllm.endpoint.replies import Reply
 from babyllm.endpoint.shared_budget import BudgetConfig
 from babyllm.endpoint.spending import Spending
@@ -24,10 +25,11 @@ from babyllm.pipeline.report_markdown import as_markdown
 from babyllm.synthesis.made_items import Item, Rejection
 from babyllm.synthesis.recipe import Language, Recipe, Step
 from babyllm.synthesis.record_forms import STEP, record_of, rejected_line, unread_line
+from babyllm.synthesis.sources.existing_texts import existing_texts
 from babyllm.synthesis.sources.recipe_inputs import Found, Inputs, items_of
 from babyllm.synthesis.steps.prompt_texts import schema_of, stand_in
 from babyllm.synthesis.steps.run_steps import Making
-from babyllm.synthesis.synthesis_report import dry_report, synthesis_report
+from babyllm.synthesis.synthesis_report import synthesis_report
 
 RECORDS, REST, USED, CACHE = "records.jsonl", "rest.jsonl", "recipe.yaml", "cache"
 RESULTS = (RECORDS, REST, REJECTED, USED, "report.md", "report.html", "report.json")
@@ -49,6 +51,7 @@ class Job:
         seed: seed of all draws.
         structured: whether requests name the JSON schema that is wanted.
         tries: number of times that a request is made whose reply cannot be read.
+        against: files of conversations or prompts that no record may repeat.
     """
 
     recipe: Recipe
@@ -61,11 +64,7 @@ class Job:
     seed: Seed
     structured: bool
     tries: int
-
-    @property
-    def is_priced(self) -> bool:
-        """Whether the prices of all endpoints are known."""
-        return all(one.price_in is not None and one.price_out is not None for one in self.endpoints.values())
+    against: Sequence[Path] = ()
 
     def making(self, ask: Callable[[Sequence[Request], Step], Iterator[Reply]]) -> Making:
         """The recipe at work with a function that returns replies."""
@@ -95,14 +94,16 @@ def synthesise(job: Job, out: Path) -> tuple[Report, dict[str, Spending]]:
     Raises:
         UserError: an input, a setting or an endpoint is at fault, or no record was kept; then the reasons are in `out`.
     """
-    require_apart(out, job.inputs.files)
+    require_apart(out, [*job.inputs.files, *job.against])
     found = items_of(job.recipe, job.inputs)
+    against = existing_texts(job.against, job.inputs.format)
     with _written(out) as work:
         with Client(job.endpoints, out / CACHE, budget=job.budget) as client:
             making = job.making(lambda requests, step: client.replies(requests))
+            making.against = against
             records = _records(making, found.items, job)
-        report = synthesis_report(making, records, found, job.is_priced, _facts(job))
-        rejected = [rejected_line(one, job.is_priced) for one in making.rejections]
+        report = synthesis_report(making, records, found, is_priced(job.endpoints), _facts(job))
+        rejected = [rejected_line(one, is_priced(job.endpoints)) for one in making.rejections]
         rejected += [unread_line(one) for one in found.unread]
         _write(work, records, rejected, found, job, report)
     if not records:
@@ -112,17 +113,16 @@ def synthesise(job: Job, out: Path) -> tuple[Report, dict[str, Spending]]:
     return report, client.spendings
 
 
-def dry_run(job: Job, out: Path) -> tuple[Report, list[Request]]:
-    """What a job would ask and cost at most, without asking, and the requests of its first step.
+def dry_run(job: Job) -> tuple[DryRun, Report]:
+    """What a job would ask and cost at most, without asking.
 
-    Later steps are asked for stand-in replies, all of which are kept. What `out` has replies to costs nothing again,
-    but is in the price.
+    Later steps are asked for stand-in replies, all of which are kept. What was answered before costs nothing again, but
+    is in the price.
     """
-    found = items_of(job.recipe, job.inputs)
-    asked: dict[str, list[Request]] = {}
+    found, dry = items_of(job.recipe, job.inputs), DryRun(job.endpoints)
 
     def ask(requests: Sequence[Request], step: Step) -> Iterator[Reply]:
-        asked.setdefault(step.name, []).extend(requests)
+        dry.count(requests, step.name)
         n = int(making.number(step.expect, step.name))
         text = _STAND_IN
         if step.reply:
@@ -134,8 +134,8 @@ def dry_run(job: Job, out: Path) -> tuple[Report, list[Request]]:
     making = job.making(ask)
     making.checks_rules = False
     making.run(found.items, job.recipe.steps)
-    first = next((requests for requests in asked.values() if requests), [])
-    return dry_report(job.recipe.name, asked, job.endpoints, len(found.items)), first
+    later = ("later steps assume", "replies of 200 characters, of which all are kept")
+    return dry, dry.report(f"synth {job.recipe.name}", [("inputs", len(found.items))], [later])
 
 
 def _records(making: Making, items: Sequence[Item], job: Job) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _records(making: Making, items: Sequence[Item], job: Job) -> list[dict[str, 
     counts = making.begin(STEP, len(made))
     records = []
     for item in making.keep([(item, "") for item in made], job.recipe.record.keep, counts):
-        record = record_of(item, job.recipe, job.language, job.options, job.is_priced)
+        record = record_of(item, job.recipe, job.language, job.options, is_priced(job.endpoints))
         if isinstance(record, Rejection):
             making.reject(record, counts)
         else:
@@ -156,6 +156,8 @@ def _facts(job: Job) -> list[tuple[str, str]]:
     facts = [("recipe", job.recipe.name), ("language", job.language)]
     if job.options:
         facts.append(("options", json.dumps(dict(job.options), ensure_ascii=False)))
+    if job.against:
+        facts.append(("against", ", ".join(map(str, job.against))))
     for name, one in job.endpoints.items():
         facts.append((f"endpoint {name}".strip(), f"{one.model} at {one.url}"))
     return facts

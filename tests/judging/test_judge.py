@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +293,43 @@ def test_a_record_that_was_not_answered_is_left_out(tmp_path: Path) -> None:
     assert [(answer.prompt, answer.text) for answer in found] == [("q1", "p"), ("q2", "p")]
     with pytest.raises(UserError, match=r"a\.jsonl:3: the id 1 occurs twice"):
         read_answers(tmp_path / "a.jsonl", FieldNames(id="id"))
+
+
+def test_a_dry_run_asks_nothing(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It shows the first prompts, the number of requests and the largest price, of pairs and of scores."""
+    prices = ["--endpoint.price_in=0", "--endpoint.price_out=1000000", "--endpoint.max_tokens=5", "--dry_run"]
+    with faking(lambda said, n: says("Verdict: A")) as server:
+        run(["judge", *files, str(tmp_path / "out"), *flags(server, *prices)])
+        shown_pairs = capsys.readouterr().out
+        run(["judge", files[0], str(tmp_path / "out"), "--repeats=3", *flags(server, *prices)])
+        shown_scores = capsys.readouterr().out
+        assert not server.asked and not (tmp_path / "out").exists()
+    assert "<answer_a>\nA0" in shown_pairs and "--- request 3, user" in shown_pairs and "request 4" not in shown_pairs
+    assert re.search(r"requests +20\n", shown_pairs) and re.search(r"cost at most +100", shown_pairs)
+    assert re.search(r"requests +30\n", shown_scores) and "问题 0" in shown_scores
+
+
+def test_several_judges_and_a_budget(files: list[str], tmp_path: Path) -> None:
+    """Both orders of a pair are for the same judge; what a budget leaves out is asked with a larger one."""
+    out, asked = tmp_path / "out", dict[str, set[int]]()
+
+    def judge(name: str) -> Callable[[str, int], Answer]:
+        def choose(said: str, n: int) -> Answer:
+            asked.setdefault(name, set()).add(int(shown(said)[0][1:]))
+            return says(f"Verdict: {prefers(said)}")
+
+        return choose
+
+    with faking(judge("one")) as one, faking(judge("two")) as two:
+        lines = [f"{name}: {{url: '{s.url}', model: {name}}}" for name, s in (("one", one), ("two", two))]
+        (tmp_path / "endpoints.yaml").write_text("\n".join(lines))
+        several = f"--endpoints={tmp_path / 'endpoints.yaml'}"
+        run(["judge", *files, str(out), several, "--budget.requests=6"])
+        assert one.asked.total() + two.asked.total() == 6 and None in [found["choice"] for found in read(out)[0]]
+        run(["judge", *files, str(out), several])
+        assert one.asked.total() + two.asked.total() == 20 and one.asked and two.asked
+    verdicts, report = read(out)
+    assert [verdict["choice"] for verdict in verdicts] == ["A"] * 6 + ["tie", "B", "tie", "tie"]
+    assert not asked["one"] & asked["two"] and asked["one"] | asked["two"] == set(range(10))
+    facts = dict(report["facts"])
+    assert facts["judge one"].startswith("one at ") and "two: requests sent" in facts

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from babyllm.synthesis.synthesise import Job
 
 ARGUMENTS = "[RECIPE] [OUT]"
-SHOWN = 3  # prompts that a dry run shows
 Paths = PathText | list[PathText]
 Texts = list[str]
 
@@ -36,6 +35,7 @@ class Flags:
         show: whether to print the recipe, which can be changed and given as a file, and nothing else.
         inputs: file or folder, or [several], that the recipe starts from; see its source in `--list`.
         topics: list of topics, for a recipe that starts from topics.
+        against: file or folder, or [several], of conversations or prompts; near-duplicates of them are refused, too.
         n: number of inputs that are drawn, or of items to begin with; null takes all inputs, or one for each task,
             topic or tool.
         language: language of the prompts.
@@ -54,6 +54,7 @@ class Flags:
     show: bool = False
     inputs: Paths = field(default_factory=lambda: [])
     topics: Texts = field(default_factory=lambda: [])
+    against: Paths = field(default_factory=lambda: [])
     n: Count | None = None
     language: Literal["en", "zh"] = "en"
     set: dict[str, Any] = field(default_factory=dict)
@@ -87,35 +88,23 @@ def run(flags: Flags, *arguments: str) -> None:
         print(text, end="")
         return
     job, out = _job(flags, recipe, text), Path(arguments[1])
-    if flags.dry_run:
-        _dry_run(job, out)
-    else:
+    if not flags.dry_run:
         _synthesise(job, out)
-
-
-def _dry_run(job: Job, out: Path) -> None:
-    from babyllm.endpoint.replies import one_line
-    from babyllm.pipeline.report import print_report
+        return
     from babyllm.synthesis.synthesise import dry_run
 
-    report, first = dry_run(job, out)
-    for number, request in enumerate(first[:SHOWN], 1):
-        for message in request.messages:
-            print(f"--- request {number}, {message['role']}")
-            print("\n".join(one_line(line, 2000) for line in str(message["content"]).split("\n")))
-    print()
-    print_report(report)
+    dry, report = dry_run(job)
+    dry.print(report)
 
 
 def _synthesise(job: Job, out: Path) -> None:
+    from babyllm.endpoint.price_report import print_spendings
     from babyllm.endpoint.shared_budget import NOT_ASKED
     from babyllm.pipeline.report import print_report
     from babyllm.synthesis.synthesise import RECORDS, synthesise
 
     report, spendings = synthesise(job, out)
-    for name, spending in spendings.items():
-        facts = ", ".join(f"{title} {value}" for title, value in spending.facts())
-        print(f"this call{f', endpoint {name}' if name else ''}: {facts}")
+    print_spendings(spendings)
     shown = [table for table in report.tables if table.title in ("Steps", "Rejections")]
     print_report(type(report)(report.title, report.facts, shown))
     print(f"\n{out / RECORDS} is for training; {out / 'report.html'} shows more, {out / 'rejected.jsonl'} the rest")
@@ -125,6 +114,7 @@ def _synthesise(job: Job, out: Path) -> None:
 
 def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
     try:
+        from babyllm.endpoint.named_endpoints import named_endpoints
         from babyllm.synthesis.sources.recipe_inputs import Inputs
         from babyllm.synthesis.synthesise import Job
     except ImportError as error:
@@ -134,32 +124,20 @@ def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
             f"--set: {recipe.name} has no option {unknown[0]}; it has {', '.join(recipe.options) or 'none'}"
         )
     options = {**recipe.options, **flags.set}
-    files = [Path(one) for one in ([flags.inputs] if isinstance(flags.inputs, str) else flags.inputs)]
+    files, against = (
+        [Path(one) for one in ([paths] if isinstance(paths, str) else paths)] for paths in (flags.inputs, flags.against)
+    )
     inputs = Inputs(files, flags.topics, flags.n, flags.language, flags.seed, flags.format, options)
     return Job(
         recipe=recipe,
         text=text,
         inputs=inputs,
-        endpoints=_endpoints(flags),
+        endpoints=named_endpoints(flags.endpoint, flags.endpoints),
         budget=flags.budget,
         language=flags.language,
         options=options,
         seed=flags.seed,
         structured=flags.structured,
         tries=flags.tries,
+        against=against,
     )
-
-
-def _endpoints(flags: Flags) -> dict[str, EndpointConfig]:
-    from babyllm.config.by_name import load_by_name
-    from babyllm.endpoint.config import address
-
-    if not flags.endpoints:
-        address(flags.endpoint)
-        return {"": flags.endpoint}
-    if flags.endpoint.url or flags.endpoint.model:
-        raise UserError("--endpoints and --endpoint.url: give one of them")
-    found = load_by_name(EndpointConfig, flags.endpoints)
-    for one in found.values():
-        address(one)
-    return found

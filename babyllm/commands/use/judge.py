@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from babyllm.commands import note
 from babyllm.config.values import Count, Few, PathText, Positive, Seed
-from babyllm.endpoint.config import EndpointConfig
+from babyllm.endpoint.config import EndpointConfig, Request
+from babyllm.endpoint.shared_budget import BudgetConfig
 from babyllm.errors import UserError
 from babyllm.judging.answer_files import FieldNames
 from babyllm.judging.judge_prompts import Language
 
 if TYPE_CHECKING:
+    from babyllm.endpoint.replies import Reply
     from babyllm.judging.answer_files import Answer, Pair
+    from babyllm.judging.dimension_scores import ScoredAnswer
     from babyllm.judging.pairs import Ask
     from babyllm.judging.verdicts import Choice
     from babyllm.pipeline.report import Fact, Report
@@ -49,7 +52,11 @@ class Flags:
         sheet: whether to write OUT/sheet.html, on which people compare the pairs blindly, and nothing else.
         people: file, or [several], of choices that the sheet has written; their agreement with the judge is reported.
         fields: fields of the records.
+        dry_run: whether to print the first prompts and the largest price, and ask nothing.
+        endpoints: YAML file of several endpoints by name, each with the settings of `endpoint`; null takes that one.
+            All answers to a prompt are for the same one.
         endpoint: model that judges, and what that may cost.
+        budget: what all endpoints together may spend on OUT.
     """
 
     method: Literal["pairs", "scores"] | None = None
@@ -62,7 +69,10 @@ class Flags:
     sheet: bool = False
     people: PathText | list[PathText] = field(default_factory=list)
     fields: FieldNames = field(default_factory=FieldNames)
+    dry_run: bool = False
+    endpoints: PathText | None = None
     endpoint: EndpointConfig = field(default_factory=lambda: EndpointConfig(temperature=0.0))
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
 def run(flags: Flags, *arguments: str) -> None:
@@ -124,8 +134,11 @@ def _judge_pairs(flags: Flags, pairs: Sequence[Pair], facts: Sequence[Fact], out
 
     people = _people(flags, pairs)
     prompt = judge_prompt("pair", flags.language, _prompt_file(flags))
+    if flags.dry_run:
+        _dry_run(flags, facts, lambda ask: compare(pairs, prompt, flags.repeats, ask))
+        return
     with _written(out, RESULTS) as work:
-        if people and not flags.endpoint.url:
+        if people and not (flags.endpoint.url or flags.endpoints):
             comparisons = [Comparison(pair, []) for pair in pairs]
             spent: list[Fact] = []
         else:
@@ -147,9 +160,16 @@ def _judge_scores(flags: Flags, answers: Mapping[str, Sequence[Answer]], out: Pa
     prompt = judge_prompt("score", flags.language, _prompt_file(flags))
     lines = dimension_lines(weights, flags.language)
     drawn = {name: _drawn(found, flags) for name, found in answers.items()}
+
+    def scored(ask: Ask) -> dict[str, list[ScoredAnswer]]:
+        return {name: score(found, prompt, lines, weights, flags.repeats, ask) for name, found in drawn.items()}
+
+    if flags.dry_run:
+        _dry_run(flags, [("answers", sum(map(len, drawn.values())))], scored)
+        return
     with _written(out, RESULTS) as work:
         with _asking(flags, out) as (ask, spent):
-            files = {name: score(found, prompt, lines, weights, flags.repeats, ask) for name, found in drawn.items()}
+            files = scored(ask)
         every = [one for scored in files.values() for one in scored]
         _note_problems(most_frequent_problem(every), any(any(one.scores) for one in every))
         report = scores_report(files, weights, spent)
@@ -157,20 +177,40 @@ def _judge_scores(flags: Flags, answers: Mapping[str, Sequence[Answer]], out: Pa
     _show(report, out)
 
 
+def _dry_run(flags: Flags, facts: Sequence[Fact], judge: Callable[[Ask], object]) -> None:
+    """Print what a function would ask the judge, and what that would cost at most."""
+    from babyllm.endpoint.named_endpoints import named_endpoints
+    from babyllm.endpoint.price_report import DryRun
+    from babyllm.endpoint.replies import Reply
+
+    dry = DryRun(named_endpoints(flags.endpoint, flags.endpoints))
+
+    def ask(requests: Sequence[Request]) -> Iterator[Reply]:
+        dry.count(requests, "judge")
+        return iter([Reply(error="not asked")] * len(requests))
+
+    judge(ask)
+    dry.print(dry.report("judge", facts))
+
+
 @contextmanager
 def _asking(flags: Flags, out: Path) -> Iterator[tuple[Ask, list[Fact]]]:
     """A function that asks the judge, and a list that has the facts of the requests after the block."""
+    from babyllm.endpoint.named_endpoints import named_endpoints
+
     try:
         from babyllm.endpoint.client import Client
     except ImportError as error:
         raise UserError(f'judging needs {error.name}: pip install "babyllm[eval]"') from None
-    if flags.repeats > 1 and flags.endpoint.temperature == 0:
+    judges = named_endpoints(flags.endpoint, flags.endpoints)
+    if flags.repeats > 1 and any(one.temperature == 0 for one in judges.values()):
         note("repeats at temperature 0 are mostly equal; --endpoint.temperature=1 shows their spread")
-    facts: list[Fact] = [("judge", f"{flags.endpoint.model} at {flags.endpoint.url}")]
+    facts: list[Fact] = [(f"judge {name}".strip(), f"{one.model} at {one.url}") for name, one in judges.items()]
     facts += [("language of the prompts", flags.language), ("repeats", flags.repeats)]
-    with Client(flags.endpoint, out / CACHE) as client:
+    with Client(judges, out / CACHE, budget=flags.budget) as client:
         yield client.replies, facts
-    facts += client.spending.facts()
+    for name, spending in client.spendings.items():
+        facts += [(f"{name}: {title}" if name else title, value) for title, value in spending.facts()]
 
 
 def _note_problems(problem: tuple[int, str] | None, is_any_judged: bool) -> None:

@@ -171,9 +171,12 @@ def _weights_of(directory: str) -> str:
 def _judge_of(config: JudgeConfig) -> dict[str, Any]:
     """What the scores of a judge depend on: what it reads, and who it is."""
     file = config.prompt_file
-    endpoint = {name: getattr(config.endpoint, name) for name in ("url", "model", "temperature", "seed", "body")}
+    judges = [
+        [name, *(getattr(one, key) for key in ("url", "model", "temperature", "seed", "body"))]
+        for name, one in config.judges().items()
+    ]
     text = sha256(Path(file)) if file and Path(file).is_file() else None
-    return {"dimensions": config.dimensions, "language": config.language, "prompt": text, **endpoint}
+    return {"dimensions": config.dimensions, "language": config.language, "prompt": text, "judges": judges}
 
 
 def _source_of(name: str) -> str | None:

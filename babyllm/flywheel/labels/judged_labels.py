@@ -6,6 +6,7 @@ the labels of the rules, and its quality stays unknown, so nothing in a record c
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,10 +31,27 @@ _LINE = re.compile(
 )
 _TAGS = re.compile(r"<\s*/?\s*(?:conversation|answer)\b[^<>]{0,80}>", re.IGNORECASE)  # texts must not end theirs early
 _SHOWN = 4000  # characters of a question or an answer that a judge reads, half of them from its end
+_VALUES = {"task": TASKS, "difficulty": DIFFICULTIES, "quality": (1, 2, 3, 4, 5), "safety": SAFETIES}
+_SCHEMA = {
+    "name": "labels",
+    "strict": True,
+    "schema": {
+        "type": "object",
+        "properties": {name: {"enum": list(values)} for name, values in _VALUES.items()},
+        "required": list(_VALUES),
+        "additionalProperties": False,
+    },
+}
 _GOOD, _BAD = 5.0, 1.0
 
 
-def judged(items: Sequence[Item], labels: Sequence[Labels], language: Literal["en", "zh"], ask: Ask) -> list[Labels]:
+def judged(
+    items: Sequence[Item],
+    labels: Sequence[Labels],
+    language: Literal["en", "zh"],
+    ask: Ask,
+    structured: bool = False,
+) -> list[Labels]:
     """The labels of records, by a judge where its reply is clear.
 
     Args:
@@ -41,13 +59,15 @@ def judged(items: Sequence[Item], labels: Sequence[Labels], language: Literal["e
         labels: labels by rules.
         language: language of the prompt.
         ask: function that returns the judge's replies.
+        structured: whether requests name the JSON schema of the labels.
     """
     prompt = (get_data("babyllm.flywheel.labels", f"prompts/label.{language}.txt") or b"").decode()
-    requests = [Request([{"role": "user", "content": _filled(prompt, *item)}]) for item in items]
+    options = {"response_format": {"type": "json_schema", "json_schema": _SCHEMA}} if structured else {}
+    requests = [Request([{"role": "user", "content": _filled(prompt, *item)}], options=options) for item in items]
     replies = ask(requests)
     return [
-        one if reply.error or reply.finish == LENGTH else _with(one, reply.text)
-        for one, reply in zip(labels, replies, strict=True)
+        one if reply.error or reply.finish == LENGTH else _with(one, reply.text, bool(answer.strip()))
+        for (_, answer), one, reply in zip(items, labels, replies, strict=True)
     ]
 
 
@@ -64,9 +84,9 @@ def _cut(text: str) -> str:
     return text
 
 
-def _with(labels: Labels, text: str) -> Labels:
-    """The labels that the last lines of a reply name, or those that were known."""
-    said = text.rpartition("</think>")[2].strip().splitlines()
+def _with(labels: Labels, text: str, is_answered: bool) -> Labels:
+    """The labels that the last lines of a reply name, or those that were known; a question alone has no quality."""
+    said = _lines(text.rpartition("</think>")[2].strip())
     found = {name.lower(): value.lower() for name, value in _LINE.findall("\n".join(said[-6:]))}
     right = (
         found.get("task") in TASKS
@@ -81,10 +101,19 @@ def _with(labels: Labels, text: str) -> Labels:
         labels,
         task=found["task"],
         difficulty=found["difficulty"],
-        quality=quality,
+        quality=quality if is_answered else None,
         safety=found["safety"],
         by="judge",
     )
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text; of a JSON object, a line for each field."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    return [f"{name}: {one}" for name, one in value.items()] if isinstance(value, dict) else text.splitlines()
 
 
 def check_classifiers(classifiers: Mapping[str, str]) -> None:
@@ -108,8 +137,9 @@ def classified(items: Sequence[Item], labels: Sequence[Labels], classifiers: Map
     """
     found = list(labels)
     for name, model in classifiers.items():
-        texts: list[str | tuple[str, str]] = [_text(item, name) for item in items]
-        for i, shares in enumerate(model.label_probabilities(texts)):
+        asked = [i for i, (_, answer) in enumerate(items) if name != "quality" or answer.strip()]
+        texts: list[str | tuple[str, str]] = [_text(items[i], name) for i in asked]
+        for i, shares in zip(asked, model.label_probabilities(texts), strict=True):
             best = max(shares, key=lambda label: shares[label])
             value: Any = _quality(best) if name == "quality" else best
             found[i] = replace(found[i], **{name: value}, by="classifier")

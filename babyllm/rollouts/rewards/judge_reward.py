@@ -1,4 +1,4 @@
-"""Rewards by a judge: a model at an OpenAI-compatible endpoint that scores each answer from 1 to 10.
+"""Rewards by a judge: a model at an OpenAI-compatible endpoint, or at several, that scores each answer from 1 to 10.
 
 prompts, answers -> requests -> the client, which retries, stores and counts -> scores, None where one is missing
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class JudgeReward:
-    """The weighted mean of the judge's scores. Rewards of one endpoint share its client, and so what it may cost."""
+    """The weighted mean of the judge's scores. Rewards of the same endpoints share a client and what it may cost."""
 
     def __init__(self, config: JudgeConfig, section: str = "reward.judge") -> None:
         """Read the judge's prompt and open the client.
@@ -44,7 +44,7 @@ class JudgeReward:
             check_weights(config.dimensions)
             file = None if config.prompt_file is None else Path(config.prompt_file)
             self._prompt = judge_prompt("score", config.language, file)
-            self._client = _client(config.endpoint)
+            self._client = _client(tuple(config.judges().items()))
         self._weights, self._lines = config.dimensions, dimension_lines(config.dimensions, config.language)
 
     def __call__(
@@ -82,17 +82,17 @@ def _named(section: str) -> Iterator[None]:
     try:
         yield
     except (UserError, RewardFailed) as error:
-        text = re.sub(r"--(endpoint|dimensions|prompt_file)\b", rf"--{section}.\1", str(error))
+        text = re.sub(r"--(endpoints?|dimensions|prompt_file)\b", rf"--{section}.\1", str(error))
         raise type(error)(text) from error
 
 
 @cache
-def _client(config: EndpointConfig) -> Client:
-    """The open client of an endpoint; at the end of the process it waits shortly for what may have been paid for."""
+def _client(judges: tuple[tuple[str, EndpointConfig], ...]) -> Client:
+    """The open client of endpoints; at the end of the process it waits shortly for what may have been paid for."""
     try:
         from babyllm.endpoint.client import Client
     except ImportError as error:
         raise UserError(f'judging needs {error.name}: pip install "babyllm[eval]"') from None
-    client = Client(config, shows_progress=False).__enter__()
+    client = Client(dict(judges), shows_progress=False).__enter__()
     atexit.register(client.__exit__, None, None, None)
     return client

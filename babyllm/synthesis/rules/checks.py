@@ -1,15 +1,22 @@
-"""Checks of what a model claims: quotes, calls of tools, forms of text, arithmetic, code.
+"""Checks of what a model claims: quotes, calls of tools, forms of text, arithmetic, code, SQL.
 
 A check reads the values of an item and returns what is wrong, with details after a colon; an empty text is right.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from babyllm.errors import UserError
+from babyllm.sandbox.execution import query_match
+from babyllm.sandbox.sql import Sandbox
+from babyllm.sandbox.sql_text import sql_in
 from babyllm.synthesis.rules.json_schema import fault_in
 from babyllm.text.dedup.normal import normal_form
 from babyllm.verification.programs import code_in
@@ -59,6 +66,30 @@ def _python(values: Mapping[str, Any]) -> str:
     return "" if verdict.passed else f"code fails its tests: {verdict.reason}"
 
 
+def _sql(values: Mapping[str, Any]) -> str:
+    database = Path(str(values["database"])).expanduser()
+    if not database.is_file():
+        raise UserError(f"check: [sql]: {database}: no such SQLite file; name it in the value or option `database`")
+    query = sql_in(str(values["sql"]))
+    if right := str(values.get("expected") or ""):
+        match = query_match(_sandbox(), [database], query, right)
+        if match.fault:
+            return f"expected query fails: {match.fault}"
+        return "" if match.is_right else f"query returns other rows: {match.reason}"
+    found = _sandbox().query(database, query)
+    if found.reason:
+        return f"query fails: {found.reason}"
+    return "" if found.rows else "query returns no rows"
+
+
+@cache
+def _sandbox() -> Sandbox:
+    """Where queries run; its process ends with this one."""
+    sandbox = Sandbox()
+    atexit.register(sandbox.close)
+    return sandbox
+
+
 def _form(values: Mapping[str, Any]) -> str:
     form, text = values["form"], str(values["answer"])
     if form == "json":
@@ -83,4 +114,5 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "tool_call": _tool_call,
     "form": _form,
     "python": _python,
+    "sql": _sql,
 }

@@ -42,6 +42,7 @@ class Making:
         structured: whether requests name the JSON schema that is wanted.
         tries: number of times that a request is made whose reply cannot be read.
         has_temperature: whether the settings of the endpoints name the temperature, so that the recipe does not.
+        against: texts, each with the place of its record, that the rule `new` counts as kept from the beginning.
         checks_rules: whether rules are checked; a dry run does not.
         rejections: items that go no further, in order.
         counts: what became of the items of each step.
@@ -58,6 +59,7 @@ class Making:
     structured: bool = False
     tries: int = 1
     has_temperature: bool = False
+    against: Sequence[tuple[str, str]] = ()
     checks_rules: bool = True
     rejections: list[Rejection] = field(default_factory=list)
     counts: list[StepCounts] = field(default_factory=list)
@@ -127,6 +129,8 @@ class Making:
             raise UserError(f"{self.where(counts.name)}: keep.new: is a text, or has a text and a threshold")
         if counts.name not in self._kept:
             self._kept[counts.name] = Online(threshold=threshold or THRESHOLD)
+            known = ((f"{i} {place}", text) for i, (place, text) in enumerate(self.against, -len(self.against)))
+            self._kept[counts.name].add_many(known)
         kept = self._kept[counts.name]
         texts = [rendered(template, {**self.options, **item.values}, self.where(counts.name)) for item, _ in items]
         seen = self.seen.setdefault(counts.name, [])

@@ -1,6 +1,7 @@
 """A judge as a reward: its scores, replies without one, what is stored, and what is refused."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,31 @@ def test_settings_are_named_as_they_are_given(change: dict[str, Any], message: s
 
 def test_ranks_share_what_a_judge_may_cost() -> None:
     """Together they stay below the budget and the number of requests at a time."""
-    endpoint = EndpointConfig(price_in=1, price_out=1, max_cost=3.0, concurrency=8)
-    options = AnswerRewards(judge=JudgeConfig(endpoint=endpoint)).of_rank(3, Path("x"))
-    assert options.judge.endpoint.max_cost == 1.0 and options.judge.endpoint.concurrency == 2
-    assert options.judge.endpoint.cache == "x"
+    endpoint = EndpointConfig("http://a/v1", "m", price_in=1, price_out=1, max_cost=3.0, concurrency=8)
+    (one,) = AnswerRewards(judge=JudgeConfig(endpoint=endpoint)).of_rank(3, Path("x")).judge.judges().values()
+    assert (one.max_cost, one.concurrency, one.cache) == (1.0, 2, "x")
+
+
+def test_several_judges_share_the_prompts(tmp_path: Path) -> None:
+    """All answers to a prompt are scored by the same judge; ranks have their part of each one's limits."""
+    score = {"low": 2, "high": 9}
+
+    def judge(name: str) -> Callable[[str, int], Answer]:
+        return lambda said, n: says(f"helpful: {score[name]}")
+
+    with faking(judge("low")) as low, faking(judge("high")) as high:
+        file = tmp_path / "endpoints.yaml"
+        file.write_text("".join(f"{n}: {{url: '{s.url}', model: m}}\n" for n, s in (("low", low), ("high", high))))
+        options = AnswerRewards({"judge": 1.0}, judge=JudgeConfig(endpoints=str(file))).of_rank(2, tmp_path / "replies")
+        assert {one.concurrency for one in options.judge.judges().values()} == {4}
+        prompts = [[{"role": "user", "content": f"ask {i}"}] for i in range(16) for _ in range(3)]
+        answers = [str(i) for i in range(len(prompts))]
+        found = make_rewards(options, options.functions).parts(prompts, answers, [{}] * len(answers))["judge"]
+        assert low.asked and high.asked and low.asked.total() + high.asked.total() == 48
+    assert all(len(set(found[i : i + 3])) == 1 for i in range(0, 48, 3)) and set(found) == {2.0, 9.0}
+    both = JudgeConfig(endpoints=str(file), endpoint=EndpointConfig("http://a/v1", "m"))
+    with pytest.raises(UserError, match=r"--reward\.judge\.endpoints and --reward\.judge\.endpoint\.url: give one"):
+        make_rewards(AnswerRewards({"judge": 1.0}, judge=both), {"judge": 1.0})
 
 
 def test_a_policy_is_rewarded_by_a_judge(tmp_path: Path, tokenizer: Tokenizer, tiny: Any, runtime: Runtime) -> None:
