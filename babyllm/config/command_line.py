@@ -282,15 +282,17 @@ def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: st
         place = f"'{prefix[:-1]}' is a section: it" if prefix else "a configuration file"
         raise _mistake(f"{path}: {place} holds lines 'key: value', not {reprlib.repr(_content(node, path))}")
     sections = dict.fromkeys(key[: dot.start()] for key in leaves for dot in re.finditer(r"\.", key))
-    for name, child in _items(node, path, prefix).items():
-        key = prefix + name
+    items = _items(node, path, prefix)
+    unknown = [repr(prefix + name) for name in items if prefix + name not in {*leaves, *sections}]
+    for key, child in ((prefix + name, child) for name, child in items.items()):
         if key in leaves:
             yield key, child
         elif key in sections:
             yield from _entries(child, leaves, path, f"{key}.")
         else:
             advice = instead(key, [*leaves, *sections], leaves, is_flag=False)
-            raise _mistake(f"{_line(path, child)}: unknown key '{key}': {advice}")
+            more = f" (also unknown: {', '.join(unknown[1:])})" if unknown[1:] else ""
+            raise _mistake(f"{_line(path, child)}: unknown key '{key}': {advice}{more}")
 
 
 def _line(path: str | Path, node: yaml.Node) -> str:

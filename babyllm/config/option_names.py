@@ -18,6 +18,7 @@ Answer = str | tuple[str, str]
 _OF_MODELS, _OF_CORPORA, _OF_TRAINING = "int8", "work.workers", "run_dir"  # keys that only these commands have
 _SHAPE_OR_WEIGHTS = "--init_from names a model whose weights to start from, --model.preset a shape with new weights"
 _ADAPTERS = (_OF_TRAINING, "adapters belong to train_sft.py")
+_SELECT = ((_OF_TRAINING, "cut the file first, with babyllm select"),)
 _CHATS = (_OF_TRAINING, "conversations belong to train_sft.py")
 _SAMPLING = (_OF_TRAINING, "it belongs to babyllm generate and babyllm chat")
 _BEAMS = ("temperature", "answers are drawn here; beams belong to babyllm generate")
@@ -214,9 +215,13 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
         ("--model.activation_checkpointing",),
     ),
     (
-        "bias use_moe trust_remote_code ddp_find_unused_parameters remove_unused_columns",
+        "bias use_moe trust_remote_code ddp_find_unused_parameters remove_unused_columns do_train do_eval do_predict "
+        "overwrite_cache save_only_model",
         (("runtime.dtype", "there is nothing of the kind; leave it out"),),
     ),
+    ("plot_loss", ((_OF_TRAINING, "loss.png is always written; leave it out"),)),
+    ("max_samples max_train_samples", ("--data.registry names data sets, each with a limit", *_SELECT)),
+    ("stage", ((_OF_TRAINING, "the command is the stage: babyllm pretrain, sft, reward, dpo or ppo; leave it out"),)),
     # adapters and frozen parts
     ("lora use_lora use_peft lora_r lora_rank r", ("--lora.rank", _ADAPTERS)),
     ("lora_alpha", ("--lora.alpha", _ADAPTERS)),

@@ -10,6 +10,7 @@ from babyllm.run_directory import CONFIG, latest, step_directories
 from babyllm.run_report.run_facts import read_config
 from babyllm.training.curves.curve_facts import Curve
 from babyllm.training.curves.finding_texts import LOSS_PAGE
+from babyllm.training.curves.loss_findings import LEAST
 from babyllm.training.curves.loss_review import findings_of_run
 from babyllm.training.curves.reference_curves import references_of_run
 from babyllm.training.recording.records import read_metrics
@@ -44,8 +45,10 @@ def run_report(directory: Path) -> Report:
 def _findings(directory: Path) -> Table:
     """What is unusual about the run's loss."""
     found = findings_of_run(directory)
+    n_records = len(Curve(list(read_metrics(directory))))
+    few = f", but it has {n_records} of the {LEAST} records that most findings need" if n_records < LEAST else ""
     rows = [[one.severity, one.text, one.page] for one in found] or [
-        ["none", "nothing unusual about the loss", LOSS_PAGE]
+        ["none", f"nothing unusual about the loss{few}", LOSS_PAGE]
     ]
     return Table("is the loss normal?", ["finding", "what was found", "page"], rows)
 

@@ -301,6 +301,10 @@ def test_line_breaks_in_what_the_user_wrote_stay_out_of_the_message() -> None:
     ("text", "message"),
     [
         ("model: {n_layer: 3}", "unknown key 'model.n_layer': did you mean 'model.n_layers'?"),
+        (
+            "n_layers: 3\nmodle: 1\nmodel: {n_layers: 3}",
+            "unknown key 'n_layers': did you mean 'model.n_layers'? (also unknown: 'modle')",
+        ),
         ("modle: {n_layers: 3}", "unknown key 'modle': did you mean 'model'?"),
         ("model: {adam: {beta: 3}}", "unknown key 'model.adam.beta': did you mean 'model.adam.betas'?"),
         ("n_layers: 3", "unknown key 'n_layers': did you mean 'model.n_layers'?"),

@@ -213,7 +213,8 @@ def answers(config: FineTuneConfig, tuning: FineTuning) -> Show:
     store, tokenizer = tuning.data.store, tuning.template.tokenizer
     tasks = store.tasks_of("val")
     chosen = [store.span("val", tasks[i % len(tasks)]) for i in range(config.samples)] if tasks else []
-    samples = stored_samples(store, [span[i // len(tasks) % len(span)] for i, span in enumerate(chosen)])
+    rounds = [(i // len(tasks), span) for i, span in enumerate(chosen)]
+    samples = stored_samples(store, [span[turn] for turn, span in rounds if turn < len(span)])
 
     def show(state: TrainState) -> list[tuple[str, str]]:
         with reads_in(state.runtime.device, state.runtime.dtype):
