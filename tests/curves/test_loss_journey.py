@@ -55,3 +55,10 @@ def test_is_my_loss_normal(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "nothing unusual about the loss" in answer
     losses = [json.loads(line)["loss"] for line in (good / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] - 1
+
+
+def test_a_short_run_is_said_to_be_short(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with too few records for most findings is not simply called normal."""
+    said(capsys, "pretrain", f"--run_dir={tmp_path / 'short'}", *FLAGS, f"--data.path={data}", "--plan.steps=3")
+    answer = said(capsys, "inspect", str(tmp_path / "short"))
+    assert "nothing unusual about the loss, but it has 3 of the 24 records that most findings need" in answer

@@ -342,6 +342,19 @@ def test_before_and_after(worker: Worker, base: Path, tmp_path: Path) -> None:
     assert tokenizer.decode([int(logits.argmax())]) in ("好", "")
 
 
+def test_each_held_out_conversation_is_shown_once(worker: Worker, base: Path, tmp_path: Path) -> None:
+    """With fewer held-out conversations than samples, none is shown twice."""
+    file = tmp_path / "few.jsonl"
+    records = [{"prompt": f"{'天地人'[i % 3]}{i}", "answer": "好", "task": "judge"} for i in range(30)]
+    file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), encoding="utf-8")
+    more = ("--data.held_out=0.1", "--data.global_batch=4", "--plan.steps=1", "--samples=20")
+    worker.run("script", name="train_sft.py", arguments=flags(base, file, tmp_path / "run", *more))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text("utf-8").splitlines()]
+    shown = [(line["step"], line["text"]) for line in lines]
+    assert shown
+    assert len(shown) == len(set(shown)), shown
+
+
 SETS = ("alpaca_zh_demo.json", "alpaca_en_demo.json", "sharegpt_zh_1k.jsonl", "identity.json")
 
 
