@@ -220,7 +220,7 @@ def test_empty_files_and_sections_change_nothing(tmp_path: Path) -> None:
 
 def test_environment_variables_change_nothing() -> None:
     """No variable of the environment is a source of values."""
-    code = "from tests.support.config_fixtures import parse; print(parse('--model.n_layers=3'))"
+    code = "from tests.settings.config_fixtures import parse; print(parse('--model.n_layers=3'))"
     names = ["STEPS", "VALUE", "TRAIN_STEPS", "TRAIN__STEPS", "MODEL__N_LAYERS", "TRAIN_PY_STEPS", "_C_VALUE"]
     variables = dict.fromkeys(names, "99") | {"JSONARGPARSE_DEFAULT_ENV": "true", "HOME": "/"}
     root = str(Path(__file__).parents[2])

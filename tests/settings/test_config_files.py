@@ -210,7 +210,7 @@ def test_importing_is_light_and_parsing_is_quick() -> None:
     code = (
         "import sys, time, babyllm.config\n"
         "print(sorted({'torch', 'numpy', 'jsonargparse'} & set(sys.modules)))\n"
-        "from tests.support.config_fixtures import Options\n"
+        "from tests.settings.config_fixtures import Options\n"
         "start = time.process_time()\n"
         "argv = ['--steps=3', '--peak_lr=1', '--model.n_layers=4', '--data.mix={a: 1}']\n"
         "babyllm.config.parse(Options, argv, prog='p')\n"
