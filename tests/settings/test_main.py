@@ -99,8 +99,8 @@ def test_generate_takes_any_prompt(
     [
         (
             ["generat"],
-            "no such command; choose one of chat, classifier, clean, compare, dedup, doctor, dpo, eval, export, "
-            "flywheel, generate, grpo, harvest, import, index, inspect, judge",
+            "no such command; choose one of chat, classifier, clean, compare, completion, dedup, doctor, dpo, eval, "
+            "export, flywheel, generate, grpo, harvest, import, index, inspect, judge",
         ),
         (["generate"], "usage: babyllm generate RUN_DIR"),
         (["generate", "/nowhere", "hello"], "/nowhere: does not exist; give the directory of a run"),

@@ -76,9 +76,9 @@ def held_out_results(run: Path) -> dict[str, float | None]:
 def test_ranks_are_one_with_the_whole_batch(
     train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
 ) -> None:
-    """Weights and held-out results after four steps, within 1e-5."""
+    """Held-out results after four steps, within 1e-5; weights, within a thousandth of the way they can move."""
     run = train(tmp_path / "run", f"--data.micro_batch={micro_batch}", ranks=ranks)
-    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-3 * 4 * 0.01)
     last = [held_out_results(each) for each in (run, straight)]
     names = [f"val/all/{name}" for name in RESULTS]
     assert [last[0][name] for name in names] == pytest.approx([last[1][name] for name in names], abs=1e-5)
