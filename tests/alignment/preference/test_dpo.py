@@ -13,6 +13,9 @@ from training_fixtures import Worker
 
 from babyllm.training.recording.records import read_metrics
 
+WAY = 1e-3 * 4 * 0.01
+"""A thousandth of the way that four steps of Adam can move a weight."""
+
 __all__ = ["finished", "train"]
 
 
@@ -26,9 +29,9 @@ def straight(finished: Callable[..., Path]) -> Path:
 def test_ranks_are_one_for_any_micro_batch(
     train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
 ) -> None:
-    """Weights after four steps, within 1e-5."""
+    """Weights after four steps, within a thousandth of the way they can move."""
     run = train(tmp_path / "run", f"--data.micro_batch={micro_batch}", ranks=ranks)
-    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=WAY)
 
 
 def test_two_ranks_learn_one_adapter(train: Callable[..., Path], finished: Callable[..., Path], tmp_path: Path) -> None:
@@ -38,9 +41,9 @@ def test_two_ranks_learn_one_adapter(train: Callable[..., Path], finished: Calla
 
 
 def test_two_ranks_are_one_with_the_whole_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
-    """Weights after four steps, within 1e-5, and the reference that the ranks computed together."""
+    """Weights after four steps, and the reference that the ranks computed together."""
     run = train(tmp_path / "run", ranks=2)
-    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=WAY)
     for split in ("train", "val"):
         one, two = (
             torch.frombuffer(bytearray((r / "pairs" / f"reference.{split}.f32").read_bytes()), dtype=torch.float32)
