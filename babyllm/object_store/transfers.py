@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from babyllm.errors import UserError
 from babyllm.files import fsync
@@ -166,18 +166,26 @@ def download(address: Address, remote: RemoteFile, path: Path, sha256: str = "")
     temporary = path.with_name(f".{secrets.token_hex(8)}{PARTIAL}")  # no other process has this name
     path.parent.mkdir(parents=True, exist_ok=True)
 
+    seen = set[str]()
+
     def once() -> None:
         system, where = address.file_system()
-        digest, size = hashlib.sha256(), 0
+        digest, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
         with _local(lambda: temporary.open("wb")) as target, system.open_input_stream(where, buffer_size=0) as source:
+            stored = _stored_md5(source)
             while block := source.read(BLOCK_BYTES):
                 _local(partial(target.write, block))
                 digest.update(block)
+                md5.update(block)
                 size += len(block)
         if size != remote.size:
             raise Broken(f"{size:,} bytes came instead of {remote.size:,}")
         if sha256 and digest.hexdigest() != sha256:
             raise Broken("its sha256 is not the one that its manifest names")
+        # An encrypting store's tag looks like an md5 and is none: bytes that come twice are taken.
+        if stored not in ("", md5.hexdigest()) and digest.hexdigest() not in seen:
+            seen.add(digest.hexdigest())
+            raise Broken("its bytes are not those that the store's tag names")
 
     try:
         try:
@@ -191,6 +199,21 @@ def download(address: Address, remote: RemoteFile, path: Path, sha256: str = "")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _stored_md5(source: Any) -> str:
+    """The md5 that a store names for an open file, in hexadecimal; "" if it names none, as of files sent in parts."""
+    try:
+        found = source.metadata() or {}
+    except (NotImplementedError, OSError):
+        return ""
+    tags = [
+        str(value, "ascii") if isinstance(value, bytes) else str(value)
+        for key, value in found.items()
+        if "ETag" in str(key)
+    ]
+    tag = tags[0].strip('"').lower() if tags else ""
+    return tag if re.fullmatch("[0-9a-f]{32}", tag) else ""
 
 
 class _Unwritten(Exception):

@@ -72,6 +72,8 @@ def proxy_for(store: Store) -> ThreadingHTTPServer:
             if fault == "cut" and content:
                 self.answer(reply.status, sent, content[: len(content) // 2], size=len(content))
                 self.close_connection = True
+            elif fault == "garbled" and is_object:
+                self.answer(reply.status, sent, content[::-1])
             elif fault == "short" and is_object:
                 self.answer(reply.status, sent, content[: len(content) // 2])
             else:

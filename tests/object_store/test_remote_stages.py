@@ -191,3 +191,19 @@ def test_random_faults_change_nothing(store: Store, raw: Path, tmp_path: Path, s
         store.plan = no_fault
         made.append(kept(held(out)) | {"corpus.json": held(out)["corpus.json"]})
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_bytes_that_arrive_wrong_are_read_again(store: Store, tmp_path: Path, times: int) -> None:
+    """As many bytes as the store holds, but others: its tag shows it. Bytes that come twice are those of the store."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.txt").write_bytes(b"0123456789" * 50)
+    put(tmp_path / "a", "s3://bucket/garbled")
+    address = Address.of("s3://bucket/garbled/a.txt")
+    (remote,) = transfers.look(address).values()
+    n = len(store.seen)
+    store.plan = lambda number, method, path: "garbled" if number < n + times else ""
+    transfers.download(address, remote, tmp_path / "copy")
+    store.plan = no_fault
+    content = (tmp_path / "copy").read_bytes()
+    assert content == (b"0123456789" * 50 if times == 1 else b"9876543210" * 50)
