@@ -182,7 +182,7 @@ def download(address: Address, remote: RemoteFile, path: Path, sha256: str = "")
             raise Broken(f"{size:,} bytes came instead of {remote.size:,}")
         if sha256 and digest.hexdigest() != sha256:
             raise Broken("its sha256 is not the one that its manifest names")
-        # An encrypting store's tag looks like an md5 and is none: bytes that come twice are taken.
+        # An encrypting store's tag is not an md5 but looks like one: bytes that come twice are taken.
         if stored not in ("", md5.hexdigest()) and digest.hexdigest() not in seen:
             seen.add(digest.hexdigest())
             raise Broken("its bytes are not those that the store's tag names")
