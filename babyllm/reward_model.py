@@ -181,7 +181,6 @@ def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
     check_model(directory)
     adapter = read_adapter(directory)
     base = load_base(directory, tokenizer)
-    base.config = replace(base.config, max_seq_len=min(base.config.max_seq_len, _trained_length(directory)))
     add_lora(base, adapter.config)
     train_token_rows(base, {name: ids for name, ids in adapter.tokens.items() if name in matrices_of(base, ids)})
     head = next((tensor for name, tensor in adapter.tensors.items() if name == f"{SCORE}.weight"), None)
@@ -191,6 +190,8 @@ def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
     except UserError as e:
         raise UserError(f"{directory}: is not the adapter of a reward model ({e})") from e
     merge_lora(model.model)
+    if len(model.labels) > 1:  # a classifier's texts are cut where its training cut them
+        base.config = replace(base.config, max_seq_len=min(base.config.max_seq_len, _trained_length(directory)))
     return model
 
 

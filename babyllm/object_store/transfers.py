@@ -203,16 +203,7 @@ def download(address: Address, remote: RemoteFile, path: Path, sha256: str = "")
 
 def _stored_md5(source: Any) -> str:
     """The md5 that a store names for an open file, in hexadecimal; "" if it names none, as of files sent in parts."""
-    try:
-        found = source.metadata() or {}
-    except (NotImplementedError, OSError):
-        return ""
-    tags = [
-        str(value, "ascii") if isinstance(value, bytes) else str(value)
-        for key, value in found.items()
-        if "ETag" in str(key)
-    ]
-    tag = tags[0].strip('"').lower() if tags else ""
+    tag = source.metadata().get(b"ETag", b"").decode("ascii", "replace").strip('"').lower()
     return tag if re.fullmatch("[0-9a-f]{32}", tag) else ""
 
 
