@@ -37,15 +37,15 @@ def run_report(directory: Path) -> Report:
     sections = {name: value for name, value in config.items() if isinstance(value, dict)}
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     brief = [[name, _brief(section)] for name, section in [("", plain), *sections.items()]]
-    of_loss = [_findings(directory), _known_losses(directory)]
+    curve = Curve(list(read_metrics(directory)))
+    of_loss = [_findings(directory, len(curve)), _known_losses(directory, curve)]
     configuration = Table("configuration", ["section", "values"], brief)
     return Report(f"run: {directory}", facts, [metrics, *of_loss, configuration])
 
 
-def _findings(directory: Path) -> Table:
+def _findings(directory: Path, n_records: int) -> Table:
     """What is unusual about the run's loss."""
     found = findings_of_run(directory)
-    n_records = len(Curve(list(read_metrics(directory))))
     few = f", but it has {n_records} of the {LEAST} records that most findings need" if n_records < LEAST else ""
     rows = [[one.severity, one.text, one.page] for one in found] or [
         ["none", f"nothing unusual about the loss{few}", LOSS_PAGE]
@@ -53,9 +53,8 @@ def _findings(directory: Path) -> Table:
     return Table("is the loss normal?", ["finding", "what was found", "page"], rows)
 
 
-def _known_losses(directory: Path) -> Table:
+def _known_losses(directory: Path, curve: Curve) -> Table:
     """The run's loss beside those of runs that are known to have gone well, at the same number of steps or tokens."""
-    curve = Curve(list(read_metrics(directory)))
     rows: list[list[str | float]] = []
     for one in references_of_run(directory):
         mine = curve.near(one.metric, one.steps[-1]) if one.steps else None
