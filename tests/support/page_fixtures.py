@@ -54,7 +54,8 @@ class StandIn(ThreadingHTTPServer):
         self.by_model: dict[str, dict[str, str]] = {}  # answers of some models to what is said
         self.refusals: dict[str, tuple[int, str, str]] = {}  # of what is said: status, message, code
         self.finish, self.usage = "stop", None
-        self.is_open = threading.Event()  # cleared, no answer begins
+        self.is_open = threading.Event()  # cleared, no answer goes past its first `n_free` pieces
+        self.n_free = 0
         self.is_open.set()
 
     @property
@@ -87,6 +88,7 @@ def pieces_of(messages: list[dict[str, str]], answers: dict[str, str]) -> list[s
 class Handler(BaseHTTPRequestHandler):
     server: StandIn
     protocol_version = "HTTP/1.1"
+    n_sent = 0  # pieces of the answer
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -140,7 +142,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         try:
-            self.server.is_open.wait(20)
             for piece in re.findall(r"[\s\S]{1,7}", self.server.reasonings.get(said, "")):
                 self.event({"choices": [{"delta": {"reasoning_content": piece}, "finish_reason": None}]})
             for number, piece in enumerate(
@@ -169,6 +170,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.n_left += 1
 
     def event(self, value: dict[str, Any]) -> None:
+        if self.n_sent >= self.server.n_free:
+            self.server.is_open.wait(20)
+        self.n_sent += 1
         data = f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
         cut = next((i for i, byte in enumerate(data) if byte > 127), 20) + 1  # in the middle of a character
         self.chunk(data[:cut])

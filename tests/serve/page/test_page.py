@@ -26,11 +26,12 @@ def test_an_answer_streams_in_and_is_asked_for_with_the_settings(visit: Open, se
     page.locator("#system").fill("Be brief.")
     page.locator("#temperature").fill("1.25")
     page.locator("#close-settings").click()
-    server.delay = 0.05
+    server.n_free = 3
+    server.is_open.clear()
     say(page, "hello")
     page.locator(".writing .body", has_text="You said").wait_for()
     assert "好" not in page.locator(".writing .body").inner_text()
-    server.delay = 0.002
+    server.is_open.set()
     assert finished(page) == answer_to("hello", 2)
     assert re.fullmatch(r"[\d.]+ tokens/s · \d+ tokens · first after [\d.]+ s", page.locator(".stats").inner_text())
     (asked,) = server.asked

@@ -31,7 +31,8 @@ def both(page: Page, n_pairs: int = 1) -> list[str]:
 
 def test_two_models_answer_at_once(visit: Open, server: StandIn) -> None:
     """Both models get the same messages with their own settings, and both answers grow at the same time."""
-    server.others, server.delay = ["other"], 0.02
+    server.others, server.n_free = ["other"], 3
+    server.is_open.clear()
     server.by_model["other"] = {"hello": " ".join(["from the other"] * 20)}
     page = comparing(visit())
     settings_of(page, "Right")
@@ -44,6 +45,7 @@ def test_two_models_answer_at_once(visit: Open, server: StandIn) -> None:
     page.locator(".pair .writing .body").nth(1).get_by_text("from the other").wait_for()
     assert page.locator(".pair .writing").count() == 2
     assert page.locator(".pair .writing .body").first.inner_text().startswith("You")
+    server.is_open.set()
     left, right = both(page)
     assert left == answer_to("hello") and right.startswith("from the other")
     asked = {one["model"]: one for one in server.asked}

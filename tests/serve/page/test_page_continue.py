@@ -34,14 +34,16 @@ def test_an_unfinished_answer_goes_on(visit: Open, server: StandIn, way: str) ->
         say(page, "hello")
         assert finished(page) == text[:70].strip()
     else:
-        server.delay = 0.02
+        server.n_free = 10
+        server.is_open.clear()
         say(page, "hello")
         page.locator(".writing .body", has_text="word3").wait_for()
         page.get_by_role("button", name="Stop").click()
         finished(page)
+        server.is_open.set()
     so_far = page.evaluate("chat.messages[1].content")
     assert text.startswith(so_far) and len(so_far) < len(text)
-    server.answers["hello"], server.finish, server.delay = text, "stop", 0.001
+    server.answers["hello"], server.finish = text, "stop"
     go_on(page)
     page.locator(".assistant .body", has_text="word59").wait_for()
     assert finished(page) == text
@@ -98,16 +100,17 @@ def test_reasoning_is_folded(visit: Open, server: StandIn) -> None:
     """What a model thinks before it answers can be opened, is never markup, stays open, and is not sent back."""
     page = visit()
     server.reasonings["hello"] = "First, **consider** <img src=x onerror='window.hacked=1'>\n\n```py\nx = 1\n```"
-    server.delay = 0.01
+    server.n_free = 5
+    server.is_open.clear()
     say(page, "hello")
     page.locator("details.reasoning summary", has_text="Thinking").wait_for()
+    server.is_open.set()
     assert finished(page) == answer_to("hello")
     thought = page.locator(".thought")
     assert not thought.is_visible()
     page.locator("summary", has_text="Reasoning").press("Enter")
     thought.locator("strong").wait_for()
     assert "<img src=x" in thought.inner_text() and page.locator("#messages img").count() == 0
-    server.delay = 0
     say(page, "next")
     finished(page, 2)
     assert thought.is_visible() and page.evaluate("window.hacked") is None
@@ -122,14 +125,16 @@ def test_reasoning_that_was_stopped_goes_on(visit: Open, server: StandIn) -> Non
     """An answer that was stopped while the model was thinking is continued with the reasoning so far."""
     page = visit()
     server.reasonings["hello"] = "a thought that takes long " * 20
-    server.delay = 0.02
+    server.n_free = 10
+    server.is_open.clear()
     say(page, "hello")
     page.locator("summary", has_text="Thinking").wait_for()
     page.get_by_role("button", name="Stop").click()
     go_on_button = page.get_by_role("button", name="Continue")
     go_on_button.wait_for()
     thought = page.evaluate("chat.messages[1].reasoning")
-    server.reasonings["hello"], server.delay = "", 0.001
+    server.reasonings["hello"] = ""
+    server.is_open.set()
     go_on_button.click()
     page.locator(".assistant .body", has_text="You said").wait_for()
     assert server.asked[-1]["messages"][-1] == {"role": "assistant", "content": "", "reasoning_content": thought}
