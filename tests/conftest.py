@@ -1,5 +1,6 @@
 """What several files share: a tiny shape, a generated corpus, its tokenizer and tokens, a runtime on the CPU."""
 
+import os
 import random
 import signal
 import sys
@@ -25,6 +26,9 @@ settings.load_profile("tests")
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Some messages are in the language of the user; tests expect English unless they say otherwise.
+os.environ["LC_ALL"] = "C.UTF-8"
 
 # Folders of long files, which begin first so that no process is left with one at the end.
 LONG = ("parallel", "machines", "faults", "training", "alignment", "runtime", "interop", "studies", "corpus")

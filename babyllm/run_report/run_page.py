@@ -40,8 +40,8 @@ from babyllm.run_report.metric_curves import Metrics, Point
 from babyllm.run_report.run_facts import without_folders
 from babyllm.run_report.run_record import RunRecord, read_run_record
 from babyllm.run_report.run_texts import NAMES, STEPS, cut
-from babyllm.run_report.translation import STAGES, Language, step_text, translated
-from babyllm.runtime.machine import preferred_language
+from babyllm.run_report.translation import STAGES, step_text, translated
+from babyllm.runtime.machine import Language, preferred_language
 from babyllm.training.curves.loss_findings import Finding
 from babyllm.training.curves.loss_review import findings_of_run
 from babyllm.training.curves.reference_curves import references_of_run

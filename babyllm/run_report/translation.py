@@ -6,9 +6,8 @@ Titles and reasons such as "skipped: no answer" are translated up to their colon
 from __future__ import annotations
 
 import re
-from typing import Literal
 
-Language = Literal["en", "zh"]
+from babyllm.runtime.machine import Language
 
 CHINESE = {
     # headings

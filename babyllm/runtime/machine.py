@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 if TYPE_CHECKING:
     import torch
 
+Language = Literal["en", "zh"]
 RETURNED = 1 << 20
 """Bytes of the smallest tensors whose memory `return_freed_memory` returns."""
 
@@ -316,7 +317,7 @@ def multiplies_bfloat16() -> bool:
     return any(test() for test in tests if test)
 
 
-def preferred_language() -> Literal["en", "zh"]:
+def preferred_language() -> Language:
     """The language of this machine's user, of Chinese and English, by the variables of the locale or the system."""
     named = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(name))), None)
     with suppress(ValueError):  # a name that this system does not know

@@ -62,3 +62,15 @@ def test_a_short_run_is_said_to_be_short(data: Path, tmp_path: Path, capsys: pyt
     said(capsys, "pretrain", f"--run_dir={tmp_path / 'short'}", *FLAGS, f"--data.path={data}", "--plan.steps=3")
     answer = said(capsys, "inspect", str(tmp_path / "short"))
     assert "nothing unusual about the loss, but it has 3 of the 24 records that most findings need" in answer
+
+
+def test_findings_are_in_the_language_of_the_user(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the locale is Chinese, the log's findings and those of `inspect` are, and name the Chinese page."""
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    run = tmp_path / "run"
+    log = said(capsys, "pretrain", f"--run_dir={run}", *FLAGS, f"--data.path={data}", "--plan.peak_lr=1e-7")
+    assert re.search(r"warning: 学习率太低.*；见 docs/zh/troubleshooting/loss\.md#rate-too-low", log)
+    answer = said(capsys, "inspect", str(run))
+    assert "docs/zh/troubleshooting/loss.md#rate-too-low" in answer and "docs/en" not in answer

@@ -26,6 +26,7 @@ SHORT = {
     "dpo": [*_TRAINING, "--data.global_batch=4", "--data.eval_pairs=4"],
     "ppo": [*_TRAINING, *_ANSWERS],
     "grpo": [*_TRAINING, *_ANSWERS],
+    "lr-range": [*_TRAINING[2:4], "--data.global_batch=4", "--range.steps=20"],
     "eval": ["--limit=4"],
     "predict": ["--max_new_tokens=8"],
     "sample": ["--max_new_tokens=8"],
@@ -46,7 +47,7 @@ def main() -> int:
     if program == "tensorboard":
         return subprocess.call([sys.executable, "-m", "tensorboard.main", *arguments, "--inspect"])
     if program == "python" and (script := re.fullmatch(r"train_(\w+)\.py", arguments[0])):
-        program, arguments = "babyllm", [{"classifier": "classifier"}.get(script[1], script[1]), *arguments[1:]]
+        program, arguments = "babyllm", [script[1], *arguments[1:]]
     if program == "python":
         script_path = ROOT / arguments[0]
         return subprocess.call(

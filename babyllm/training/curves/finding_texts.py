@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-LOSS_PAGE = "docs/en/troubleshooting/loss.md"
-_PAGE = "docs/{language}/troubleshooting/loss.md#{kind}"
+_PAGE = "docs/{language}/troubleshooting/loss.md"
 _EN = {
     "start": (
         "the first loss of this new model is {first:.2f}; {expected:.2f} was expected, about the logarithm of its "
@@ -113,5 +112,5 @@ def in_words(kind: str, values: Mapping[str, float], language: str = "en") -> st
 
 
 def page_of(kind: str, language: str = "en") -> str:
-    """The path of the page that explains a finding, with its anchor."""
-    return _PAGE.format(language=language, kind=kind)
+    """The path of the page that explains a finding, with its anchor; without a kind, that of the page on losses."""
+    return _PAGE.format(language=language) + (f"#{kind}" if kind else "")

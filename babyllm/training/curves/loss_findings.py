@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from babyllm.runtime.machine import Language
 from babyllm.training.curves.curve_facts import Curve, RunFacts
 from babyllm.training.curves.finding_texts import in_words, page_of
 from babyllm.training.curves.trends import BLOCKS, Values, levels, trend
 
 Severity = Literal["warning", "note"]
-Language = Literal["en", "zh"]
 LEAST = 2 * BLOCKS  # records of a window
 INITIAL_STD = 0.02  # of the weights that a new model begins with
 _POLICIES = ("ppo", "grpo")

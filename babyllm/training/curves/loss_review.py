@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from babyllm.runtime.machine import Language
 from babyllm.training.curves.curve_facts import Curve, RunFacts, facts_of_run
-from babyllm.training.curves.loss_findings import Finding, Language, findings
+from babyllm.training.curves.loss_findings import Finding, findings
 from babyllm.training.recording.records import read_metrics
 
 _SHARE = 16  # a review comes after each 1 / 16 more records, so all reviews together take time linear in the records
@@ -61,4 +62,5 @@ class LossReview:
         known = {one.kind for one in self.found}
         new = [one for one in findings(self._curve, self._facts, self._language) if one.kind not in known]
         self.found += new
-        return [f"{one.severity}: {one.text}; see {one.page}" for one in new]
+        see = "；见 " if self._language == "zh" else "; see "
+        return [f"{one.severity}: {one.text}{see}{one.page}" for one in new]

@@ -20,10 +20,10 @@ import numpy as np
 import yaml
 
 from babyllm.errors import UserError
+from babyllm.runtime.machine import Language
 from babyllm.training.curves.curve_facts import REWARD, Curve, RunFacts, facts_of_run
 from babyllm.training.recording.records import METRICS_FILE, read_metrics, read_records
 
-Language = Literal["en", "zh"]
 _SIMILAR, _ALIKE = 4.0, 1.5  # ratios of sizes up to which a curve, or a published point, fits a run
 _FEW_IDS = 16
 _PER_TOKEN = ("pretrain", "sft")  # stages whose loss depends on the tokenizer

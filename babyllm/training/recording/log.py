@@ -22,6 +22,7 @@ from typing import Any
 
 from babyllm.errors import UserError, in_one_line
 from babyllm.progress import ProgressLine
+from babyllm.runtime.machine import preferred_language
 from babyllm.training.curves.curve_facts import RunFacts
 from babyllm.training.curves.loss_review import LossReview
 from babyllm.training.recording.plot import plot_losses
@@ -80,7 +81,7 @@ class RunLog:
         self._line_start = sum(len(line) for line, _ in kept[:-1])
         self._progress = ProgressLine("step", total_steps, start_step, live=live)
         self._keep({"total_steps": total_steps, "text": "begun"})
-        self._review = LossReview(facts, [record for _, record in kept]) if facts else None
+        self._review = LossReview(facts, [record for _, record in kept], preferred_language()) if facts else None
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Record the numbers of a step; several calls for one step make one object, and a name keeps its first value.
