@@ -69,3 +69,10 @@ def test_figures_are_read_with_their_units(tmp_path: Path) -> None:
     )
     (tmp_path / "b.md").write_text("130 万参数，8,100 万，20.9 %，4,096，5 个中的 3 个\n", "utf-8")
     assert figures(tmp_path / "a.md") == figures(tmp_path / "b.md") == Counter({1.3e6: 1, 8.1e7: 1, 20.9: 1, 4096.0: 1})
+
+
+def test_no_line_of_the_chinese_readme_ends_between_two_chinese_characters() -> None:
+    """A code host shows the end of a line as a space; the site joins such lines itself."""
+    character = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
+    text = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert re.findall(rf".*{character}\n *{character}.*", text) == []
