@@ -71,6 +71,7 @@ def reference(run_dir: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "points": [[int(places[a:b].mean()), round(float(values[a:b].mean()), 4)] for a, b in spans],
         "held_out": held,
         "bytes_per_token": None if per_token is None else round(per_token, 4),
+        "loss": facts.loss,
         "source": f"measured: `{arguments.command}`, {arguments.machine}, {day}, commit {commit}",
     }
 

@@ -1,6 +1,7 @@
 """Reference curves: their sources, which one fits a run, and where on the run's axis it lies."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,27 @@ def test_nothing_is_drawn_where_nothing_compares() -> None:
     assert references(curve, RunFacts("", True, 4096, 128, 1_300_000)) == []
     assert references(curve, RunFacts("pretrain", True, 32_000, 128, 1_300_000)) == []
     assert references(curve, NANO, "none") == [] and references(Curve(), NANO) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "loss", "data"),
+    [
+        ("reward", "last", "data/sample_pairs/train.jsonl"),
+        ("classifier", "", "data/sample_labels/train.jsonl"),
+        ("dpo", "sigmoid", "data/sample_pairs/train.jsonl"),
+        ("grpo", "reward_model", "data/sample_pairs/prompts.jsonl"),
+        ("ppo", "reward_model", "data/sample_pairs/prompts.jsonl"),
+    ],
+)
+def test_levels_of_preferences_compare_only_for_the_same_data_and_loss(stage: str, loss: str, data: str) -> None:
+    """Another set of pairs, or another reward, has another level, so nothing is drawn there."""
+    curve = Curve([{"step": float(i), "loss": 0.5, "rollout/reward": 1.0, "tokens": 4096.0 * i} for i in range(1, 60)])
+    same = RunFacts(stage, False, 4096, 128, 1_262_720, data=data, loss=loss)
+    (found,) = references(curve, same)
+    assert found.name == f"{stage}-nano-sample" and len(found.steps) > 3
+    assert found.metric == ("rollout/reward" if stage in ("grpo", "ppo") else "loss")
+    assert references(curve, replace(same, data="pairs.jsonl")) == []
+    assert references(curve, replace(same, loss="other")) == []
 
 
 def test_another_tokenizer_is_compared_by_bits_per_byte() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections.abc import Mapping
@@ -84,6 +83,7 @@ class RunFacts:
         has_other_losses: whether the loss has parts besides that of the language model.
         reference: name or path of the curve to compare with; auto chooses one, none draws none.
         data: path of the training data, as it was configured.
+        loss: name of the loss where a stage has several; of a policy, what rewards it.
     """
 
     stage: str = ""
@@ -99,6 +99,7 @@ class RunFacts:
     has_other_losses: bool = False
     reference: str = "auto"
     data: str = ""
+    loss: str = ""
 
 
 def stage_of(config: Mapping[str, Any]) -> str:
@@ -125,9 +126,16 @@ def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "has_other_losses": bool((config.get("aux") or {}).get("pos_weight")),
         "reference": str(config.get("reference_curve") or "auto"),
         "data": str(data.get("path") or ""),
+        "loss": _name_of_loss(config),
         "n_steps": int((config.get("plan") or {}).get("steps") or 0),
         "distance": math.nan if not optim else _largest_factor(optim),  # of one step at rate 1
     }
+
+
+def _name_of_loss(config: Mapping[str, Any]) -> str:
+    if functions := (config.get("reward") or {}).get("functions"):
+        return ", ".join(sorted(functions))
+    return str((config.get("loss") or {}).get("name") or "")
 
 
 def _largest_factor(optim: Mapping[str, Any]) -> float:
@@ -173,12 +181,12 @@ def _shape(run_dir: Path) -> dict[str, int]:
     step = meant_step(run_dir)
     if step is None or not (step / "config.json").is_file():
         return {}
-    from babyllm.interop.huggingface import read_shape
+    from babyllm.config.json_fields import read_json
+    from babyllm.interop.hf_config import config_from_json
     from babyllm.model.config import parameter_counts
-    from babyllm.model.options import ModelOptions
 
-    with suppress(UserError, OSError, json.JSONDecodeError):
-        shape = read_shape(step, ModelOptions())
+    with suppress(UserError, OSError):
+        shape = config_from_json(read_json(step / "config.json"))
         n = sum(parameter_counts(shape).values())
         return {"vocab_size": shape.vocab_size, "d_model": shape.d_model, "n_parameters": n}
     return {}

@@ -46,6 +46,7 @@ class Reference:
         points: (x, value) pairs in order; a single one is the end of a run of which no more is known.
         held_out: (x, loss in nats per token, bits per byte or null) of the evaluations.
         bytes_per_token: UTF-8 bytes of its held-out text for a token; null if unknown.
+        loss: name of the loss where a stage has several; of a policy, what rewarded it.
         source: where the numbers are from: the command, machine, commit and date, or the publication.
     """
 
@@ -62,6 +63,7 @@ class Reference:
     source: str
     held_out: Sequence[tuple[float, float, float | None]] = ()
     bytes_per_token: float | None = None
+    loss: str = ""
 
 
 class NamedCurve(NamedTuple):
@@ -134,11 +136,21 @@ def references(curve: Curve, facts: RunFacts, chosen: str = "auto", language: La
 
 
 def _fits(one: Reference, facts: RunFacts) -> bool:
-    """Whether a reference is of the same stage and of a model of similar size."""
+    """Whether a reference is of the same stage and of a model of similar size.
+
+    Losses of preferences and labels, and rewards, have another level for other data, and there is no unit that makes
+    up for it: these need the same data and the same loss.
+    """
+    if one.stage != facts.stage:
+        return False
+    if one.stage not in _PER_TOKEN and (one.loss != facts.loss or not _is_same_data(one, facts)):
+        return False
     limit = _SIMILAR if len(one.points) > 1 else _ALIKE
-    return one.stage == facts.stage and (
-        not facts.n_parameters or abs(math.log(one.n_parameters / facts.n_parameters)) <= math.log(limit)
-    )
+    return not facts.n_parameters or abs(math.log(one.n_parameters / facts.n_parameters)) <= math.log(limit)
+
+
+def _is_same_data(one: Reference, facts: RunFacts) -> bool:
+    return facts.data.startswith(one.data)
 
 
 def _distance(one: Reference, facts: RunFacts) -> tuple[bool, float]:
@@ -160,7 +172,7 @@ def _placed(one: Reference, curve: Curve, facts: RunFacts, language: Language) -
             return
         factor = mine / one.bytes_per_token
         note = _say(language, "other tokenizer: same bits per byte", "分词器不同：按每字节比特数折算")
-    elif one.stage in _PER_TOKEN and not facts.data.startswith(one.data):
+    elif one.stage in _PER_TOKEN and not _is_same_data(one, facts):
         note = _say(language, "other data", "数据不同")
     steps, values = _on_steps(one, curve)
     if steps:
