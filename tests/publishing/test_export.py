@@ -67,7 +67,7 @@ def test_a_16_bit_copy_is_sharded_and_read_by_transformers(
 def test_gguf_files_come_with_a_modelfile(chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file for each format, named after the folder; F32 holds the weights themselves; ollama gets a template."""
     out = tmp_path / "small"
-    run(["export", str(chat_model), str(out), "--gguf=[Q8_0, F32]", "--check=false"])
+    run(["export", str(chat_model), f"{out}/", "--gguf=[Q8_0, F32]", "--check=false"])
     assert f"ollama create NAME -f {out}/Modelfile" in capsys.readouterr().out
     assert sorted(file.name for file in out.iterdir()) == [
         *("Modelfile", "README.md", "small-F32.gguf", "small-Q8_0.gguf")

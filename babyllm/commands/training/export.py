@@ -46,7 +46,7 @@ def run(flags: Flags, source: str, out: str) -> None:
     for finding in exported(flags, source, out):
         print(finding, flush=True)
     has_modelfile = flags.gguf and flags.modelfile
-    print(f"{out}: written" + (f"; try it: ollama create NAME -f {out}/Modelfile" if has_modelfile else ""))
+    print(f"{out}: written" + (f"; try it: ollama create NAME -f {Path(out) / 'Modelfile'}" if has_modelfile else ""))
 
 
 def exported(flags: Flags, source: str, out: str) -> Iterator[str]:
