@@ -19,6 +19,8 @@ PROGRAM = Path(__file__).with_name("page_program.py")
 CITIES = ["北京", "上海", "杭州", "成都", "西安", "南京", "武汉", "广州", "苏州", "青岛", "大连", "厦门"]
 THINGS = ["天气", "早点", "公园", "地铁", "书店", "饭馆", "茶馆", "夜市", "湖水", "老街", "博物馆", "大学"]
 WORDS = ["很好", "热闹", "安静", "便宜", "干净", "有名", "好吃", "漂亮", "拥挤", "一般", "新鲜", "古老"]
+SMALL = "runs/small/"  # small versions of recipes have sizes of their own and run with tests/recipes
+RUN = re.compile(r"(?:train_pretrain\.py|babyllm pretrain) .*--run_dir=(\S+)")
 _SECONDS = 300
 
 
@@ -146,7 +148,11 @@ def test_the_commands_of_a_page_run(page: Path, stand_ins: Path, endpoint: str, 
     if data := os.environ.get("BABYLLM_DATA"):
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data" / "eval").symlink_to(Path(data) / "eval")
-    env = environment(folder, endpoint)
+    env, made = environment(folder, endpoint), set[str]()
     for block in blocks(page, "bash"):
-        if not block.mark:
+        if not block.mark and SMALL not in block.text:
+            for run in RUN.findall(block.text):
+                if run not in made:  # a reader's page makes it, so what stands for it elsewhere goes
+                    shutil.rmtree(folder / run, ignore_errors=True)
+                    made.add(run)
             shell(block.text, folder, env)
