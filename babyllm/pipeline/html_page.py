@@ -122,7 +122,10 @@ def log_ticks(first: float, last: float) -> Iterable[float]:
 
 
 def short_number(value: float) -> str:
-    """A number in a few characters: 1,500, 20k, 3M."""
+    """A number in a few characters: 1,500, 20k, 3M, 2e-4."""
+    if 0 < abs(value) < 1e-3:
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if suffix == 'k' else size):g}{suffix}"

@@ -20,6 +20,7 @@ from babyllm.errors import UserError
 from babyllm.prediction.questions import REFERENCE, find_records, read_records, references
 from babyllm.prediction.sample_rules import Turns, turns
 from babyllm.prepare.held_out import contents_of
+from babyllm.store.data_sets import DataRecord
 from babyllm.text.readers import Rejected
 
 TOO_LONG = "longer than data.max_prompt"
@@ -67,6 +68,20 @@ class Prompts:
         """One line for people: how many there are, and what was left out."""
         reasons = "".join(f"; {n:,} left out: {reason}" for reason, n in self.left_out.most_common(3) if n)
         return f"{len(self.train):,} prompts, {len(self.held_out):,} held out{reasons}"
+
+    def described(self, data: Sequence[DataSet]) -> DataRecord:
+        """The record of the data sets and paths that these prompts were read from, as one."""
+        n_left_out = self.left_out.total()
+        return DataRecord(
+            ", ".join(one.name for one in data if one.name),
+            [path.as_posix() for one in data for path in one.paths],
+            records=len(self.train) + len(self.held_out) + n_left_out,
+            train={"prompts": len(self.train)},
+            val={"prompts": len(self.held_out)},
+            unused=n_left_out,
+            licence=", ".join(dict.fromkeys(one.licence for one in data if one.licence)),
+            source=", ".join(dict.fromkeys(one.source for one in data if one.source)),
+        )
 
 
 def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:

@@ -16,7 +16,7 @@ from babyllm.pipeline.html_page import N_COLOURS, even_ticks, short_number
 from babyllm.run_report.metric_curves import Metrics, Point
 
 WIDTH, HEIGHT = 560, 262
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 28  # margins in units of the SVG
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 28  # margins in units of the SVG
 DASHES = ("", "7 4", "2 4", "9 3 2 3")
 """Strokes of the series of one colour, so that colours alone never tell series apart."""
 KINDS = ("bpb", "loss", "accuracy", "reward")

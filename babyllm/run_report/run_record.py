@@ -144,7 +144,7 @@ def _shape(directory: Path, step: Path | None) -> ModelConfig | None:
 
 
 def _data_sets(directory: Path) -> list[DataRecord]:
-    return [one for store in (STORE, PAIRS) for one in read_data_sets(directory / store)]
+    return [one for store in (STORE, PAIRS, "") for one in read_data_sets(directory / store)]
 
 
 def _data_places(run: RunRecord) -> list[Path]:

@@ -32,6 +32,10 @@ class Labelled:
         """The number of texts, one in each row."""
         return len(self._ids)
 
+    def counts(self, labels: Sequence[str]) -> dict[str, int]:
+        """The number of texts with each label, by its name."""
+        return dict(zip(labels, np.bincount(self._labels, minlength=len(labels)).tolist(), strict=True))
+
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) int64, the tokens of each row, for (n,) indices."""
         lengths: NDArray[np.int64] = self._lengths[indices]

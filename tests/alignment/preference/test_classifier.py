@@ -26,6 +26,7 @@ from babyllm.model.heads import WithHead
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.classification import classification_loss
 from babyllm.reward_model import load_reward_model
+from babyllm.run_report.run_record import read_run_record
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.recording.records import read_metrics
 
@@ -108,6 +109,9 @@ def test_a_resumed_run_is_the_straight_one(
     assert any(not torch.equal(before[key], one[key]) for key in one if "score" in key)
     found = load_reward_model(run)
     assert found.model.labels == LABELS
+    (data,) = read_run_record(run).data_sets
+    assert (data.records, sum(data.train.values()), sum(data.val.values())) == (120, 90, 30)
+    assert data.train.keys() == data.val.keys() == set(LABELS)
     # A text is cut where training cuts it, though the base reads longer ones.
     assert found.model.config.max_seq_len == SEQ_LEN < CONTEXT
     text = records(1)[0]["text"] * SEQ_LEN

@@ -85,6 +85,9 @@ def test_prompts_are_read_with_their_records(tmp_path: Path, tokenizer: Tokenize
     assert not {prompt.text for prompt in found.train} & {prompt.text for prompt in found.held_out}
     assert template.tokenizer.decode(found.train[0].ids).rstrip().endswith("assistant")
     assert "left out: longer than data.max_prompt" in str(found)
+    data = found.described(config.data_sets()[0])
+    assert data.paths == [file.as_posix()] and (data.records, data.unused) == (5, 2)
+    assert (data.train["prompts"], data.val["prompts"]) == (len(found.train), len(found.held_out))
 
 
 def test_batches_have_what_the_losses_read(base: Path, tmp_path: Path, runtime: Runtime) -> None:

@@ -14,7 +14,6 @@ from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.parallel.refusals import refuse_shared_rows
 from babyllm.parallel.twin import readable, reading
-from babyllm.rollouts.prompt_files import read_prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.runtime import Runtime
 from babyllm.training.stage import Beginning
@@ -22,7 +21,7 @@ from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.policy.grpo_advantages import GroupAdvantages
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
 from babyllm.training.stages.policy.held_out_reward import RESULTS, held_out
-from babyllm.training.stages.policy.policy_stage import plan_of, rollouts_of, watched
+from babyllm.training.stages.policy.policy_stage import plan_of, prompts_of, rollouts_of, watched
 from babyllm.training.stages.policy.reference_model import reference_of
 from babyllm.training.starting_model import adapted, starting_model
 
@@ -41,9 +40,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     if config.loss.loss == "reinforce" and config.rollout.epochs > 1:
         raise UserError("--rollout.epochs: the loss reinforce is exact for one use of a rollout; give 1")
     opening = open_stage(config, config.data, before="babyllm sft")
-    prompts = read_prompts(config.data, opening.template)
-    if runtime.is_main:
-        print(prompts)
+    prompts = prompts_of(config, opening, runtime)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
     model = adapted(config, start, opening.template, runtime)
     policy = transformer_of(readable(model))

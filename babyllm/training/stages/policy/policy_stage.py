@@ -14,16 +14,32 @@ from babyllm.model.transformer import Transformer
 from babyllm.objectives import Loss, LossTerms
 from babyllm.rollouts.alarms import Alarms
 from babyllm.rollouts.answering_prompts import Answering
-from babyllm.rollouts.prompt_files import Prompts
+from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.rewards.reward_sum import Rewards, make_rewards
 from babyllm.rollouts.rollout_stream import Advantages, Rollouts
 from babyllm.rollouts.sample_records import write_samples
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
+from babyllm.store.data_sets import write_data_sets
 from babyllm.training.stages.opening import Opening
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
 
 REPLIES = "judge"  # folder in the run directory
+
+
+def prompts_of(config: PolicyRunConfig, opening: Opening, runtime: Runtime) -> Prompts:
+    """The prompts of a run; the main rank tells how many there are and records it in the run directory.
+
+    Raises:
+        UserError: a file is missing, or no prompt is left to train on.
+    """
+    prompts = read_prompts(config.data, opening.template)
+    if runtime.is_main:
+        print(prompts)
+        run_dir = Path(config.run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_data_sets(run_dir, [prompts.described([one for some in config.data.data_sets() for one in some])])
+    return prompts
 
 
 def rollouts_of(

@@ -16,7 +16,7 @@ from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.parallel.refusals import refuse_shared_rows
 from babyllm.parallel.twin import readable, reading
-from babyllm.rollouts.prompt_files import Prompts, read_prompts
+from babyllm.rollouts.prompt_files import Prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.runtime import Runtime
@@ -24,7 +24,7 @@ from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import Opening, new_state, open_stage
 from babyllm.training.stages.policy.critic import Critique, with_critic
 from babyllm.training.stages.policy.held_out_reward import RESULTS, held_out
-from babyllm.training.stages.policy.policy_stage import plan_of, rollouts_of, watched
+from babyllm.training.stages.policy.policy_stage import plan_of, prompts_of, rollouts_of, watched
 from babyllm.training.stages.policy.ppo_advantages import PpoAdvantages
 from babyllm.training.stages.policy.ppo_config import PpoConfig
 from babyllm.training.stages.policy.reference_model import reference_of
@@ -41,9 +41,7 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     config.loss.check("loss.")
     refuse_shared_rows(config.parallel, "PPO")
     opening = open_stage(config, config.data, before="babyllm sft")
-    prompts = read_prompts(config.data, opening.template)
-    if runtime.is_main:
-        print(prompts)
+    prompts = prompts_of(config, opening, runtime)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
     step = opening.directory if opening.is_resumed else None
     reward_model = config.reward.model or ""

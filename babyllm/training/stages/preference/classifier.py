@@ -18,6 +18,7 @@ from babyllm.model.interface import Model
 from babyllm.objectives.classification import classification_loss, labels_and_lengths
 from babyllm.reward_model import LABELS
 from babyllm.runtime import Runtime
+from babyllm.store.data_sets import DataRecord, write_data_sets
 from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
@@ -42,7 +43,7 @@ def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
         model.model.config = replace(model.config, max_seq_len=min(model.config.max_seq_len, config.data.seq_len))
     loader, plan = make_label_loader(config.data, data, model.config, runtime, config.plan)
     if runtime.is_main:
-        _keep_labels(Path(config.run_dir), data)
+        _keep_labels(config, data)
     state = new_state(config, model, loader, runtime, source)
     return Beginning(
         state,
@@ -58,9 +59,14 @@ def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
     )
 
 
-def _keep_labels(run_dir: Path, data: LabelData) -> None:
-    """Store the names of the labels for adapters, whose files have no place for them; print what was read."""
+def _keep_labels(config: ClassifierConfig, data: LabelData) -> None:
+    """Store the names of the labels for adapters, whose files have no place for them, and tell what was read."""
+    run_dir, n_left_out = Path(config.run_dir), data.rejected.total()
     run_dir.mkdir(parents=True, exist_ok=True)
+    paths = [*config.data.paths, *config.data.held_out_path]
+    train, val = data.train.counts(data.labels), data.val.counts(data.labels)
+    n_records = len(data.train) + len(data.val) + n_left_out
+    write_data_sets(run_dir, [DataRecord("", paths, records=n_records, train=train, val=val, unused=n_left_out)])
     (run_dir / LABELS).write_text(json.dumps(data.labels, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{len(data.train):,} texts to train on, {len(data.val):,} held out; labels: {', '.join(data.labels)}")
     if data.n_cut:
