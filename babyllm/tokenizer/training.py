@@ -37,6 +37,9 @@ LOSSLESS: dict[str, Any] = {
     "split_digits": True,
     "byte_fallback": True,
     "unk_surface": "",
+    # Text with few spaces or none, as Chinese often is, would leave the space out. It would then be spelt in the bytes
+    # of its stand-in, U+2581, and come back as that.
+    "required_chars": SPACE,
 }
 LEAST_COVERAGE = 0.98  # smallest share of characters that SentencePiece accepts
 NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
@@ -88,7 +91,8 @@ def train_sentencepiece(documents: Iterable[str], model_type: str, wanted: Wante
     proto = parse_model(writer.getvalue(), "the trained model")
     wanted.require_filled(len(proto.pieces) + len(special.last))
     _append_last(proto, special)
-    proto.trainer_spec.ClearField("num_threads")  # or the hash would depend on the machine
+    for field in ("num_threads", "required_chars"):  # the first depends on the machine, the second is always the same
+        proto.trainer_spec.ClearField(field)
     return bytes(proto.SerializeToString(deterministic=True))
 
 

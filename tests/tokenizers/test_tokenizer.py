@@ -14,6 +14,7 @@ from tokenizer_fixtures import CODE, EN, HARD, MARKED, ZH, auto, corpus, foreign
 
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.tokenizer import ModelType
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", *(f"<|reserved_{i}|>" for i in range(10))]
 
@@ -56,6 +57,19 @@ def test_no_document_is_skipped() -> None:
     tokenizer = Tokenizer.train([long_line, "▅ giraffe" * 50, "nul\0 walrus" * 50], 340)
     pieces = {tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)}
     assert {b"zebra", b" giraffe", b" walrus"} <= pieces
+
+
+@pytest.mark.filterwarnings("ignore:tokenizer.json may split some texts")
+@pytest.mark.parametrize("model_type", ["bpe", "unigram", "char", "byte_bpe"])
+def test_text_without_spaces_teaches_the_space_too(model_type: ModelType, tmp_path: Path) -> None:
+    """Of Chinese alone SentencePiece would leave the space out, spell it as U+2581, and lose it."""
+    texts = ["".join(text.split()) for text in ZH] * 20
+    tokenizer = Tokenizer.train(texts, 400, model_type=model_type, hard_vocab_limit=False)
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(HARD)] == HARD
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode(" ")] == [b" "]
+    tokenizer.save(tmp_path)
+    theirs = auto(tmp_path)
+    assert [theirs.decode(tokenizer.encode(text)) for text in ("a b", "今天 7 号")] == ["a b", "今天 7 号"]
 
 
 def test_byte_level_training_is_lossless_and_deterministic(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ REPLIES = "judge"  # folder in the run directory
 
 
 def prompts_of(config: PolicyRunConfig, opening: Opening, runtime: Runtime) -> Prompts:
-    """The prompts of a run; the main rank tells how many there are and records it in the run directory.
+    """The prompts of a run; the main rank prints how many there are and records it in the run directory.
 
     Raises:
         UserError: a file is missing, or no prompt is left to train on.
