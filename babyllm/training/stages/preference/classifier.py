@@ -60,7 +60,7 @@ def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
 
 
 def _keep_labels(config: ClassifierConfig, data: LabelData) -> None:
-    """Store the names of the labels for adapters, whose files have no place for them; print and record what was read."""
+    """Store the names of the labels, for which files of adapters have no place; print and record what was read."""
     run_dir, n_left_out = Path(config.run_dir), data.rejected.total()
     run_dir.mkdir(parents=True, exist_ok=True)
     paths = [*config.data.paths, *config.data.held_out_path]
