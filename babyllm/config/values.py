@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -84,7 +85,7 @@ def check(config: Any, prefix: str = "") -> None:
     Raises:
         UserError: a number is beyond its limits; the message names the key, the value and the limit.
     """
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = type_hints(type(config), is_marked=True)
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
@@ -93,6 +94,19 @@ def check(config: Any, prefix: str = "") -> None:
             limits = _limits(hints[field.name], type(number))
             if limits and (demand := limits.demand(number)):
                 raise UserError(f"{prefix}{field.name}={number}: must be {demand}")
+
+
+def type_hints(kind: Any, *, is_marked: bool = False) -> dict[str, Any]:
+    """The types of a dataclass's fields by name, with what `Annotated` adds to them if `is_marked`; not to be changed.
+
+    Resolving the texts of annotations takes milliseconds, and every command reads those of its settings several times.
+    """
+    return _type_hints(kind, is_marked)
+
+
+@cache
+def _type_hints(kind: Any, is_marked: bool) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=is_marked)
 
 
 def is_path(hint: Any) -> bool:
@@ -106,7 +120,7 @@ def expand_paths(config: Any) -> None:
     Args:
         config: a dataclass under construction, frozen or not. Its sections have expanded their own paths.
     """
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = type_hints(type(config), is_marked=True)
     for name in (field.name for field in fields(config) if is_path(hints[field.name])):
         value = getattr(config, name)
         if isinstance(value, str):
@@ -117,7 +131,7 @@ def expand_paths(config: Any) -> None:
 
 def without_paths(config: Any) -> dict[str, Any]:
     """The values of a configuration by name, without paths, for comparisons in which only the files' contents count."""
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = type_hints(type(config), is_marked=True)
     return {name: value for name, value in asdict(config).items() if not is_path(hints[name])}
 
 

@@ -25,6 +25,7 @@ from babyllm.config import load, to_dict
 from babyllm.config.command_line import keys
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.config.values import MAX_COUNT
+from babyllm.config.yaml_nodes import load_yaml
 from babyllm.data.conversation_config import STORE
 from babyllm.data.pair_config import STORE as PAIRS
 from babyllm.errors import UserError
@@ -102,7 +103,7 @@ def read_config(path: Path) -> dict[str, Any]:
         UserError: the file is not a configuration.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         config = None
     if not isinstance(config, dict):

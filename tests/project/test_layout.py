@@ -76,11 +76,11 @@ def ours(modules: set[str]) -> set[str]:
     "code", ["import train_pretrain", "from babyllm.commands.training.pretrain import main; main(['--help'])"]
 )
 def test_a_script_loads_little_before_it_works(code: str) -> None:
-    """The script of a stage, and its help, load at most 50 of our modules, none of chat, text or generation."""
+    """The script of a stage, and its help, load at most 51 of our modules, none of chat, text or generation."""
     if "main" in code:
         code = f"import contextlib\nwith contextlib.suppress(SystemExit):\n    {code}"
     modules = ours(loaded(code))
-    assert len(modules) <= 50
+    assert len(modules) <= 51
     assert not {name.split(".")[1] for name in modules if "." in name} & {"chat", "text", "generation", "serve"}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from babyllm.config.yaml_nodes import load_yaml
 from babyllm.errors import UserError
 from babyllm.run_directory import CONFIG, meant_step
 from babyllm.schedule import Plan, learning_rate
@@ -167,7 +168,7 @@ def facts_of_run(run_dir: Path) -> RunFacts:
     """The facts of a run, read from its directory; what it does not hold is left unknown."""
     config: Any = None
     with suppress(OSError, ValueError, yaml.YAMLError):
-        config = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
+        config = load_yaml((run_dir / CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         return RunFacts()
     facts, total = facts_of_config(config), math.nan

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 
+from babyllm.config.yaml_nodes import load_yaml
 from babyllm.errors import UserError
 from babyllm.runtime.machine import Language
 from babyllm.training.curves.curve_facts import REWARD, Curve, RunFacts, facts_of_run
@@ -98,7 +98,7 @@ def built_in() -> tuple[Reference, ...]:
     found = []
     for file in sorted(files("babyllm.training.curves").joinpath("built_in").iterdir(), key=lambda one: one.name):
         if file.name.endswith(".yaml"):
-            found.append(_reference(yaml.safe_load(file.read_text(encoding="utf-8")), file.name))
+            found.append(_reference(load_yaml(file.read_text(encoding="utf-8")), file.name))
     return tuple(found)
 
 
@@ -238,11 +238,13 @@ def require_reference(chosen: str) -> None:
     Raises:
         UserError: it is neither auto, none, a built-in curve, a run directory nor a file.
     """
-    if chosen not in ("auto", "none", *(one.name for one in built_in())) and not Path(chosen).exists():
-        names = ", ".join(one.name for one in built_in())
+    if chosen in ("auto", "none") or Path(chosen).exists():
+        return
+    names = [one.name for one in built_in()]
+    if chosen not in names:
         raise UserError(
             f"reference_curve={chosen}: neither a run directory nor a metrics.jsonl nor a built-in curve; choose auto, "
-            f"none or one of {names}"
+            f"none or one of {', '.join(names)}"
         )
 
 

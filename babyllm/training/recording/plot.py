@@ -43,7 +43,8 @@ def plot_losses(run_dir: str | os.PathLike[str], reference: Path | None = None, 
     records = read_metrics(run_dir)
     target = target or run_dir / PLOT_FILE
     with any_script():
-        figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")  # no pyplot: no global state, no display
+        figure = Figure(figsize=(9, 6.5), dpi=120)  # no pyplot: no global state, no display
+        figure.subplots_adjust(left=0.11, right=0.985, bottom=0.075, top=0.95, hspace=0.08)
         name = REWARD if any(REWARD in record for record in records) else "loss"
         below = {KL: "KL, nats"} if any(KL in record for record in records) else {}
         below["lr"] = "learning rate"

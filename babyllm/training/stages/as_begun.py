@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from babyllm.config.yaml_nodes import load_yaml
 from babyllm.data.conversation_config import ConversationConfig
 from babyllm.data.pair_config import PairConfig
 from babyllm.run_directory import CONFIG
@@ -30,5 +31,5 @@ def as_begun(run_dir: str, data: D) -> D:
 def _written(run_dir: str) -> dict[str, Any] | None:
     """The section `data` as the run wrote it; None for a new run, and for a file that cannot be read."""
     with suppress(OSError, ValueError, yaml.YAMLError, AttributeError):
-        return dict(yaml.safe_load(Path(run_dir, CONFIG).read_text(encoding="utf-8")).get("data", {}))
+        return dict(load_yaml(Path(run_dir, CONFIG).read_text(encoding="utf-8")).get("data", {}))
     return None

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from babyllm.config.values import AnyCount, PathText, Rate
+from babyllm.config.yaml_nodes import load_yaml
 from babyllm.data.token_config import DataConfig
 from babyllm.model.options import CPU_PRESET, GPU_PRESET
 from babyllm.optim.config import OptimConfig
@@ -101,5 +102,5 @@ def _kept(section: _Section, now: _Section, begun: _Section, before: _Section) -
 
 def _optim_as_written(run_dir: str) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, yaml.YAMLError, AttributeError):
-        return dict(yaml.safe_load(Path(run_dir, CONFIG).read_text(encoding="utf-8")).get("optim", {}))
+        return dict(load_yaml(Path(run_dir, CONFIG).read_text(encoding="utf-8")).get("optim", {}))
     return None
