@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
@@ -18,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from babyllm.config import load as load_config
 from babyllm.config import parse
+from babyllm.config.yaml_nodes import load_yaml
 from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import Share
@@ -146,9 +148,12 @@ def test_nothing_in_the_package_runs_code_from_a_file() -> None:
     """No module unpickles, evaluates or loads YAML that may make objects.
 
     But for the queue of commands beside each other, which lies in a folder of one's own, and the sandbox, which is for
-    running code.
+    running code. What YAML is read with makes plain values alone.
     """
     allowed = {"packed_jobs": {"pickle"}, "shared_queue": {"pickle"}, "snippet_worker": {"exec", "eval", "compile"}}
+    allowed["yaml_nodes"] = {"yaml.load"}
+    with pytest.raises(yaml.YAMLError, match="could not determine a constructor"):
+        load_yaml("!!python/object/apply:os.getcwd []")
     forbidden = {
         *("pickle", "exec", "eval", "torch.load", "torch.save", "marshal", "shelve", "compile"),
         *("yaml.load", "yaml.unsafe_load", "yaml.full_load"),
