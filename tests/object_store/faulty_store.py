@@ -74,6 +74,8 @@ def proxy_for(store: Store) -> ThreadingHTTPServer:
                 self.close_connection = True
             elif fault == "garbled" and is_object:
                 self.answer(reply.status, sent, content[::-1])
+            elif fault == "encrypted" and is_object:
+                self.answer(reply.status, sent | {"ETag": f'"{"0" * 32}"'}, content)
             elif fault == "short" and is_object:
                 self.answer(reply.status, sent, content[: len(content) // 2])
             else:
