@@ -197,7 +197,8 @@ def test_random_faults_change_nothing(store: Store, raw: Path, tmp_path: Path, s
 def test_bytes_that_arrive_wrong_are_read_again(store: Store, tmp_path: Path, fault: str, times: int) -> None:
     """As many bytes as the store holds, but others: its tag shows it.
 
-    Of answers that end early pyarrow makes up the rest, the same bytes each time. An encrypting store's tag is not an md5.
+    Of answers that end early pyarrow makes up the rest, perhaps the same bytes each time. An encrypting store's tag is
+    not an md5.
     """
     (tmp_path / "a").mkdir()
     text = bytes(range(256)) * 5

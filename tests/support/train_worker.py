@@ -7,6 +7,7 @@ Importing torch takes seconds, forking milliseconds. Before the fork nothing hap
 job's process is as new as one started by hand: its own process group, DDP, optimizer and random generators.
 """
 
+import faulthandler
 import hashlib
 import importlib
 import json
@@ -334,6 +335,7 @@ def _fork(request: dict[str, Any], rank: int, port: int) -> int:
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output)):
         os.dup2(target, stream)
+    faulthandler.enable(2)  # a rank that crashes says where
     try:
         JOBS[request["job"]](**request["arguments"])
     except Exception:
