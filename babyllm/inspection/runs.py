@@ -9,11 +9,11 @@ from babyllm.pipeline.report import Fact, Report, Table
 from babyllm.run_directory import CONFIG, latest, step_directories
 from babyllm.run_report.run_facts import read_config
 from babyllm.runtime.machine import Language, preferred_language
-from babyllm.training.curves.curve_facts import Curve
+from babyllm.training.curves.curve_facts import Curve, facts_of_run
 from babyllm.training.curves.finding_texts import page_of
 from babyllm.training.curves.loss_findings import LEAST
 from babyllm.training.curves.loss_review import findings_of_run
-from babyllm.training.curves.reference_curves import references_of_run
+from babyllm.training.curves.reference_curves import references
 from babyllm.training.recording.records import read_metrics
 
 
@@ -68,7 +68,8 @@ def _nothing(n_records: int, language: Language) -> str:
 def _known_losses(directory: Path, curve: Curve, language: Language) -> Table:
     """The run's loss beside those of runs that are known to have gone well, at the same number of steps or tokens."""
     rows: list[list[str | float]] = []
-    for one in references_of_run(directory, language=language):
+    facts = facts_of_run(directory)
+    for one in references(curve, facts, facts.reference, language):
         mine = curve.near(one.metric, one.steps[-1]) if one.steps else None
         if mine is not None:
             label = one.label + (f" ({one.note})" if one.note else "")

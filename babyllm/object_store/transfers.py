@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,15 +143,13 @@ def read(address: Address, start: int = 0, stop: int | None = None, sha256: str 
         with system.open_input_file(path) as file:
             size = file.size()
             end = size if stop is None else stop
-            middle = random.randint(start, end) if seen else end  # as in `download`
-            content = bytes(file.read_at(middle - start, start)) + bytes(file.read_at(end - middle, middle))
-        stored = ""
-        if (start, end) == (0, size) and not sha256:
-            with system.open_input_stream(path, buffer_size=0) as tagged:  # a file for ranges has no tag
-                stored = _stored_md5(tagged)
+            borders = [start, random.randint(start, end), end] if seen else [start, end]  # as in `download`
+            content = b"".join(file.read_at(b - a, a) for a, b in pairwise(borders))
         if len(content) != end - start:
             raise Broken(f"{len(content):,} bytes came instead of {end - start:,}")
-        _require_tag(stored, hashlib.md5(content, usedforsecurity=False).hexdigest(), seen)
+        if (start, end) == (0, size) and not sha256:
+            with system.open_input_stream(path, buffer_size=0) as tagged:  # a file for ranges has no tag
+                _require_tag(_stored_md5(tagged), hashlib.md5(content, usedforsecurity=False), seen)
         if sha256 and hashlib.sha256(content).hexdigest() != sha256:
             raise Broken("its sha256 is not the one that its manifest names")
         return content
@@ -188,13 +187,15 @@ def download(address: Address, remote: RemoteFile, path: Path, sha256: str = "")
             while block := source.read(n_bytes):
                 _local(partial(target.write, block))
                 digest.update(block)
-                md5.update(block)
+                if not sha256:
+                    md5.update(block)
                 size += len(block)
         if size != remote.size:
             raise Broken(f"{size:,} bytes came instead of {remote.size:,}")
         if sha256 and digest.hexdigest() != sha256:
             raise Broken("its sha256 is not the one that its manifest names")
-        _require_tag("" if sha256 else stored, md5.hexdigest(), seen)
+        if not sha256:
+            _require_tag(stored, md5, seen)
 
     try:
         try:
@@ -216,16 +217,17 @@ def _stored_md5(source: Any) -> str:
     return tag if re.fullmatch("[0-9a-f]{32}", tag) else ""
 
 
-def _require_tag(stored: str, md5: str, seen: set[str]) -> None:
+def _require_tag(stored: str, md5: hashlib._Hash, seen: set[str]) -> None:
     """Refuse bytes that a store's tag does not name, the first time that they come.
 
     An encrypting store's tag is not an md5 but looks like one, so bytes that come twice are taken.
 
     Raises:
-        Broken: `stored` is another md5, and `md5` is not in `seen`, to which it is added.
+        Broken: `stored` is another md5, and that of the bytes is not in `seen`, to which it is added.
     """
-    if stored not in ("", md5) and md5 not in seen:
-        seen.add(md5)
+    found = md5.hexdigest()
+    if stored not in ("", found) and found not in seen:
+        seen.add(found)
         raise Broken("its bytes are not those that the store's tag names")
 
 

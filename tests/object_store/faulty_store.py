@@ -13,7 +13,7 @@ Plan = Callable[[int, str, str], str]
 """The fault of a request from its number, method and path.
 
 busy, broken, cut (the connection breaks in the middle of the answer), short (half the bytes of an object, as if that
-were all) or none ("").
+were all), garbled (its bytes from the last to the first), encrypted (a tag that is not its md5) or none ("").
 """
 
 
